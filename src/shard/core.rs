@@ -11,8 +11,8 @@ use super::gate::Gate;
 use super::stream::RunAnswer;
 use super::work::{Answer, OpenItem, Turn, Work};
 use super::{StreamLedger, snapshot::SnapshotRun};
-use crate::engine::{self, Engine};
-use crate::journal::{self, Log, Room, Storage};
+use crate::engine::{self, Counters, Engine};
+use crate::journal::{self, Committed, Log, Room, Storage};
 use crate::metrics::ShardMetrics;
 use crate::model::{
     CommandSource, Event, EventRef, EventSink, Micros, PlainVote, Refusal, RequesterId, RequesterRef, SetRef, ValidatorRef,
@@ -20,7 +20,7 @@ use crate::model::{
 };
 use crate::queue::{Mailbox, Ring};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 /// Votes decided before the loop looks at its commit again: at 50 ns each, under a millisecond.
 const TURN_VOTES_MAX: usize = 16_384;
@@ -53,6 +53,9 @@ pub struct Core<S: Storage> {
     commands: Vec<VoteCommand<'static>>,
     bad: Vec<(u32, Refusal)>,
     clock_accepted: u64,
+    commit_began: Instant,
+    /// What was counted into the metrics already.
+    counted: Counters,
 }
 
 struct Run {
@@ -105,6 +108,7 @@ impl<S: Storage> Core<S> {
         snapshot: SnapshotRun<S>,
     ) -> Core<S> {
         let clock_accepted = gate.clock_accepted();
+        let counted = engine.counters();
         Core {
             index,
             engine,
@@ -124,6 +128,8 @@ impl<S: Storage> Core<S> {
             commands: Vec::with_capacity(CHUNK_VOTES),
             bad: Vec::new(),
             clock_accepted,
+            commit_began: Instant::now(),
+            counted,
         }
     }
 
@@ -170,7 +176,6 @@ impl<S: Storage> Core<S> {
         if works > 0 {
             self.ring.made_room();
         }
-        self.metrics.turn_votes.observe(votes as u64);
         worked
     }
 
@@ -250,7 +255,7 @@ impl<S: Storage> Core<S> {
         let more = run.source.fill(CHUNK_VOTES, &mut commands, &mut self.bad);
         let votes = commands.len() + self.bad.len();
         for (item, refusal) in self.bad.drain(..) {
-            self.metrics.refused(refusal.reason().number(), 1);
+            self.metrics.votes_refused.add(refusal.reason().number(), 1);
             run.answer.refused(run.first_item + u64::from(item), refusal.reason());
         }
         let mut sink = Sink {
@@ -263,7 +268,8 @@ impl<S: Storage> Core<S> {
         if more {
             self.running = Some(run);
         } else {
-            self.metrics.votes_answered(run.answer.totals.accepted, run.answer.totals.repeats);
+            self.metrics.votes_accepted.add(run.answer.totals.accepted);
+            self.metrics.vote_repeats.add(run.answer.totals.repeats);
             self.building.runs.push((run.stream, run.answer));
         }
         votes
@@ -289,14 +295,15 @@ impl<S: Storage> Core<S> {
                 Ok(opened) if opened.1 => answer.totals.repeats += 1,
                 Ok(_) => answer.totals.accepted += 1,
                 Err(refusal) => {
-                    self.metrics.refused(refusal.reason().number(), 1);
+                    self.metrics.requests_refused.add(refusal.reason().number(), 1);
                     answer.refused(*item, refusal.reason());
                 }
             }
             done += 1;
             answer.end = item + 1;
         }
-        self.metrics.requests(answer.totals.accepted, answer.totals.repeats);
+        self.metrics.requests_opened.add(answer.totals.accepted);
+        self.metrics.request_repeats.add(answer.totals.repeats);
         if done == requests.len() {
             answer.end = end;
             self.building.runs.push((stream, answer));
@@ -313,6 +320,7 @@ impl<S: Storage> Core<S> {
     pub(super) fn begin_commit(&mut self) -> bool {
         assert!(self.committing.is_empty(), "one commit at a time");
         let overlap = self.has_work();
+        self.commit_began = Instant::now();
         if self.log.begin_commit(overlap).is_none() {
             return false;
         }
@@ -342,11 +350,36 @@ impl<S: Storage> Core<S> {
         let mut outbox = std::mem::take(&mut self.committing);
         self.deliver(&mut outbox);
         self.committing = outbox;
-        self.metrics.committed(committed.bytes as u64, committed.last_sequence);
         self.tail.publish(&committed, || self.log.committed_frame());
+        self.snapshot.grew(committed.bytes as u64);
         self.snapshot.committed(self.log.durable());
-        self.metrics.gauges(self.engine.counters(), self.engine.next_deadline().is_some());
+        self.measure(&committed);
         Ok(())
+    }
+
+    /// Once a commit: what the shard says of itself.
+    fn measure(&mut self, committed: &Committed) {
+        let metrics = &self.metrics;
+        let events = (committed.last_sequence + 1).saturating_sub(committed.first_sequence);
+        metrics.commits.increment();
+        metrics.commit_bytes.add(committed.bytes as u64);
+        metrics.commit_events.record(events);
+        metrics.commit_seconds.record_duration(self.commit_began.elapsed());
+        metrics.events.add(events);
+        let counters = self.engine.counters();
+        for (at, decided) in counters.decided.iter().enumerate() {
+            metrics.decided[at].add(decided - self.counted.decided[at]);
+        }
+        metrics.pending.set(counters.pending);
+        metrics.in_memory.set(counters.in_memory);
+        metrics.validators.set(counters.validators);
+        metrics.eligible_sets.set(counters.eligible_sets);
+        metrics.eligible_bytes.set(counters.eligible_bytes);
+        metrics.journal_bytes.add(committed.bytes as u64);
+        metrics.appended_sequence.set(self.log.last_appended());
+        metrics.durable_sequence.set(self.log.durable());
+        metrics.published_sequence.set(self.tail.durable());
+        self.counted = counters;
     }
 
     fn deliver(&mut self, outbox: &mut Outbox) {
@@ -388,7 +421,6 @@ impl<S: Storage> Drop for Core<S> {
         }
         self.tail.close();
         self.gate.shard_gone(self.index);
-        self.metrics.gone.store(true, Ordering::Release);
     }
 }
 
@@ -455,7 +487,7 @@ impl<S: Storage> VoteSink for Sink<'_, S> {
             VoteAnswer::Accepted(outcome) => run.accepted(outcome),
             VoteAnswer::Repeat => run.totals.repeats += 1,
             VoteAnswer::Refused(refusal) => {
-                metrics.refused(refusal.reason().number(), 1);
+                metrics.votes_refused.add(refusal.reason().number(), 1);
                 run.refused(*first_item + u64::from(item), refusal.reason());
             }
         }
