@@ -12,8 +12,10 @@ use super::stream::RunAnswer;
 use super::work::{Answer, OpenItem, Turn, Work};
 use super::{StreamLedger, snapshot::SnapshotRun};
 use crate::engine::{self, Counters, Engine};
+use crate::engine::Clock as At;
 use crate::journal::{self, Committed, Log, Room, Storage};
 use crate::metrics::ShardMetrics;
+use crate::model::codec;
 use crate::model::{
     CommandSource, Event, EventRef, EventSink, Micros, PlainVote, Refusal, RequesterId, RequesterRef, SetRef, ValidatorRef,
     VoteAnswer, VoteCommand, VoteSink,
@@ -52,6 +54,7 @@ pub struct Core<S: Storage> {
     committing: Outbox,
     commands: Vec<VoteCommand<'static>>,
     bad: Vec<(u32, Refusal)>,
+    scratch: Vec<u8>,
     clock_accepted: u64,
     commit_began: Instant,
     /// What was counted into the metrics already.
@@ -127,6 +130,7 @@ impl<S: Storage> Core<S> {
             committing: Outbox::default(),
             commands: Vec::with_capacity(CHUNK_VOTES),
             bad: Vec::new(),
+            scratch: Vec::new(),
             clock_accepted,
             commit_began: Instant::now(),
             counted,
@@ -148,8 +152,8 @@ impl<S: Storage> Core<S> {
         self.log.begin_batch(reading.now.0, &[]);
         let mut worked = Worked::Something;
         if due {
-            let mut sink = Sink { log: &mut self.log, log_ordinal: self.log_ordinal, run: None };
-            self.engine.expire_due(reading.now, TURN_EXPIRIES_MAX, &mut sink);
+            let mut sink = Sink { log: &mut self.log, log_ordinal: self.log_ordinal, scratch: &mut self.scratch, run: None };
+            self.engine.expire_due(at(reading), TURN_EXPIRIES_MAX, &mut sink);
         }
         let mut votes = 0;
         let mut works = 0;
@@ -232,13 +236,12 @@ impl<S: Storage> Core<S> {
                 }
                 let (opens, votes) = (self.opens(reading.trusted), self.votes());
                 let sequence = self.log.last_appended();
-                let mut sink = Sink { log: &mut self.log, log_ordinal: self.log_ordinal, run: None };
+                let mut sink = Sink { log: &mut self.log, log_ordinal: self.log_ordinal, scratch: &mut self.scratch, run: None };
                 let answer = ask(&mut Turn {
                     engine: &mut self.engine,
-                    now: reading.now,
+                    clock: at(reading),
                     opens,
                     votes,
-                    may_expire: reading.trusted,
                     sequence,
                     log_ordinal: self.log_ordinal,
                     sink: &mut sink,
@@ -261,9 +264,10 @@ impl<S: Storage> Core<S> {
         let mut sink = Sink {
             log: &mut self.log,
             log_ordinal: self.log_ordinal,
+            scratch: &mut self.scratch,
             run: Some((&mut run.answer, run.first_item, &*self.metrics)),
         };
-        self.engine.votes(&mut commands, reading.now, reading.trusted, &mut sink);
+        self.engine.votes(&mut commands, at(reading), &mut sink);
         self.commands = recycled(commands);
         if more {
             self.running = Some(run);
@@ -287,11 +291,11 @@ impl<S: Storage> Core<S> {
         // What was done before the frame filled up is answered with its own commit.
         let mut answer = RunAnswer::default();
         for OpenItem { item, request } in &requests {
-            if !self.has_room(self.engine.opening_bytes_max(request)) {
+            if !self.has_room(engine::opening_bytes_max(request)) {
                 break;
             }
-            let mut sink = Sink { log: &mut self.log, log_ordinal: self.log_ordinal, run: None };
-            match self.engine.open(request, reading.now, reading.trusted, &opens, &mut sink) {
+            let mut sink = Sink { log: &mut self.log, log_ordinal: self.log_ordinal, scratch: &mut self.scratch, run: None };
+            match self.engine.open(request, at(reading), opens.clone(), &mut sink) {
                 Ok(opened) if opened.1 => answer.totals.repeats += 1,
                 Ok(_) => answer.totals.accepted += 1,
                 Err(refusal) => {
@@ -367,14 +371,15 @@ impl<S: Storage> Core<S> {
         metrics.commit_seconds.record_duration(self.commit_began.elapsed());
         metrics.events.add(events);
         let counters = self.engine.counters();
-        for (at, decided) in counters.decided.iter().enumerate() {
-            metrics.decided[at].add(decided - self.counted.decided[at]);
-        }
-        metrics.pending.set(counters.pending);
-        metrics.in_memory.set(counters.in_memory);
-        metrics.validators.set(counters.validators);
-        metrics.eligible_sets.set(counters.eligible_sets);
-        metrics.eligible_bytes.set(counters.eligible_bytes);
+        let (now, then) = (&counters, &self.counted);
+        let decided =
+            [now.approved - then.approved, now.rejected - then.rejected, now.expired - then.expired];
+        decided.iter().enumerate().for_each(|(at, more)| metrics.decided[at].add(*more as u64));
+        metrics.pending.set(counters.pending as u64);
+        metrics.in_memory.set(counters.approvals as u64);
+        metrics.validators.set(counters.validators as u64);
+        metrics.eligible_sets.set(counters.eligible_sets as u64);
+        metrics.eligible_bytes.set(counters.eligible_set_bytes as u64);
         metrics.journal_bytes.add(committed.bytes as u64);
         metrics.appended_sequence.set(self.log.last_appended());
         metrics.durable_sequence.set(self.log.durable());
@@ -424,6 +429,10 @@ impl<S: Storage> Drop for Core<S> {
     }
 }
 
+fn at(reading: Reading) -> At {
+    At { now: reading.now, expire: reading.trusted }
+}
+
 /// The same allocation for commands that borrow from the next batch.
 fn recycled<'a>(mut commands: Vec<VoteCommand<'_>>) -> Vec<VoteCommand<'a>> {
     commands.clear();
@@ -445,6 +454,8 @@ fn refuse_all(source: &mut dyn CommandSource, first_item: u64, refusal: &Refusal
 struct Sink<'a, S: Storage> {
     log: &'a mut Log<S>,
     log_ordinal: u16,
+    /// For records of no fixed size.
+    scratch: &'a mut Vec<u8>,
     run: Option<(&'a mut RunAnswer, u64, &'a ShardMetrics)>,
 }
 
@@ -454,28 +465,36 @@ impl<S: Storage> EventSink for Sink<'_, S> {
     }
 
     fn define_validator(&mut self, number: ValidatorRef, name: &str) {
-        self.log.append_note(&crate::model::define_validator(number, name));
+        self.note(|out| codec::encode_define_validator(number, name, out));
     }
 
     fn define_requester(&mut self, number: RequesterRef, id: &RequesterId) {
-        self.log.append_note(&crate::model::define_requester(number, id));
+        self.note(|out| codec::encode_define_requester(number, id, out));
     }
 
     fn define_set(&mut self, number: SetRef, digest: &[u8; 32], members: &[ValidatorRef]) {
-        self.log.append_note(&crate::model::define_set(number, digest, members));
+        self.note(|out| codec::encode_define_set(number, digest, members, out));
     }
 
     fn append(&mut self, event: &Event<'_>) -> EventRef {
-        let mut bytes = Vec::with_capacity(256);
-        crate::model::encode(event, &mut bytes);
-        EventRef::new(self.log_ordinal, self.log.append_event(&bytes))
+        self.scratch.clear();
+        codec::encode_event(event, self.scratch);
+        EventRef::new(self.log_ordinal, self.log.append_event(self.scratch))
     }
 
     #[inline(always)]
     fn append_vote(&mut self, vote: &PlainVote) -> EventRef {
-        let buffer = self.log.event_buffer(crate::model::RECORD_VOTE_BYTES);
-        vote.encode(buffer);
-        EventRef::new(self.log_ordinal, self.log.commit_event(crate::model::RECORD_VOTE_BYTES))
+        let buffer = self.log.event_buffer(codec::PLAIN_VOTE_BYTES);
+        codec::encode_vote_plain(vote, buffer.try_into().expect("as long as asked for"));
+        EventRef::new(self.log_ordinal, self.log.commit_event(codec::PLAIN_VOTE_BYTES))
+    }
+}
+
+impl<S: Storage> Sink<'_, S> {
+    fn note(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
+        self.scratch.clear();
+        encode(self.scratch);
+        self.log.append_note(self.scratch);
     }
 }
 

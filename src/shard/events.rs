@@ -5,9 +5,10 @@
 //! for them (the shard, or the segment's beginning) and reads the batch again.
 
 use crate::journal::BatchView;
+use crate::model::codec::{CodecError, Record, decode};
 use crate::model::{
-    ApprovalId, ApprovalType, CodecError, ContentHash, Decided, Decision, EventKind, EventRef, Micros, Outcome,
-    Priority, Record, RequesterId, Tally, decode,
+    ApprovalId, ApprovalType, ContentHash, Decided, Decision, EventKind, EventRef, Micros, Outcome,
+    Priority, RequesterId, Tally,
 };
 use std::sync::Arc;
 
@@ -110,9 +111,9 @@ impl EventReader {
 
     fn note(&mut self, record: &Record<'_>) {
         match record {
-            Record::Validator { number, name } => self.define_validator(number.0, Arc::from(*name)),
-            Record::Requester { number, id } => self.define_requester(number.0, *id),
-            Record::Set { .. } | Record::Event(_) => {}
+            Record::DefineValidator { number, name } => self.define_validator(number.0, Arc::from(*name)),
+            Record::DefineRequester { number, id } => self.define_requester(number.0, *id),
+            Record::DefineSet { .. } | Record::Event(_) => {}
         }
     }
 

@@ -2,12 +2,13 @@
 
 use super::gate::Gate;
 use super::{Answer, Ask, FullReader, StreamLedger, Turn, Work};
-use crate::engine::{self, PendingKey};
+use crate::engine::{self, Approval};
 use crate::model::{
     ApprovalId, ApprovalState, ApprovalType, Decision, EventRef, LogId, Micros, OpenRequest, PARTITIONS, PartitionKey,
-    Priority, Refusal, RequesterId, ValidatorId, ValidatorRef, VoteAnswer, VoteExtras,
+    Priority, Refusal, RequesterId, Status, ValidatorId, ValidatorRef, VoteAnswer, VoteCommand, VoteExtras,
 };
 use crate::queue::{Ring, reply};
+use std::cmp::Reverse;
 use std::ops::Range;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -80,6 +81,10 @@ impl StateFilter {
             && self.approval_type.is_none_or(|wanted| wanted == approval_type)
             && self.priority.is_none_or(|wanted| wanted == priority)
             && self.requester.is_none_or(|wanted| wanted == *requester)
+    }
+
+    fn matches_approval(&self, approval: &Approval<'_>) -> bool {
+        self.matches(&approval.id(), approval.approval_type(), &approval.requester(), approval.priority())
     }
 
     pub fn matches_state(&self, state: &ApprovalState) -> bool {
@@ -158,8 +163,7 @@ impl Shards {
         let shard = self.shard_of(&request.id);
         let journal_bytes = engine::opening_bytes_max(&request);
         self.ask(shard, journal_bytes, move |turn| {
-            let Turn { engine, now, opens, may_expire, sink, .. } = turn;
-            let (state, repeat) = engine.open_state(&request, *now, *may_expire, opens, *sink)?;
+            let (state, repeat) = turn.engine.open(&request, turn.clock, turn.opens.clone(), &mut turn.sink)?;
             Ok(Opened { state, repeat })
         })
         .await?
@@ -169,16 +173,14 @@ impl Shards {
         let shard = self.shard_of(&vote.approval);
         self.ask(shard, engine::VOTE_BYTES_MAX, move |turn| {
             turn.votes.clone()?;
-            let Turn { engine, now, may_expire, sink, .. } = turn;
-            let (answer, state) = engine.vote(
-                &vote.approval,
-                vote.validator.as_str(),
-                vote.decision,
-                vote.extras.as_deref(),
-                *now,
-                *may_expire,
-                *sink,
-            );
+            let command = VoteCommand {
+                approval: vote.approval,
+                validator: vote.validator.as_str(),
+                decision: vote.decision,
+                extras: vote.extras,
+                item: 0,
+            };
+            let (answer, state) = turn.engine.vote(&command, turn.clock, &mut turn.sink);
             let repeat = match answer {
                 VoteAnswer::Accepted(_) => false,
                 VoteAnswer::Repeat => true,
@@ -193,17 +195,18 @@ impl Shards {
     pub async fn status(&self, id: ApprovalId, after: VotesAfter, max: usize) -> Result<StatusAnswer, Refusal> {
         self.ask(self.shard_of(&id), engine::VOTE_BYTES_MAX, move |turn| {
             let state = touched(turn, &id).ok_or(Refusal::NotFound)?;
-            let (votes, next) = turn.engine.votes_page(&id, after.0.map(ValidatorRef), max);
-            let line = |(validator, decision)| VoteLine {
-                validator,
+            let page =
+                turn.engine.votes_page(&id, after.0.map(ValidatorRef), max).expect("an approval that was just touched");
+            let line = |(validator, decision): (ValidatorId, Decision)| VoteLine {
+                validator: validator.as_str().into(),
                 decision,
                 reason: Box::default(),
                 signature: Box::default(),
                 voted_at: None,
                 sequence: 0,
             };
-            let next = next.map(|last| VotesAfter(Some(last.0)));
-            Ok(StatusAnswer { state, votes: votes.into_iter().map(line).collect(), next })
+            let next = page.next.map(|last| VotesAfter(Some(last.0)));
+            Ok(StatusAnswer { state, votes: page.items.into_iter().map(line).collect(), next })
         })
         .await?
     }
@@ -219,7 +222,7 @@ impl Shards {
                 continue;
             }
             // Touching an overdue approval makes its event: room for each.
-            let journal_bytes = mine.len() * engine::EXPIRED_BYTES_MAX;
+            let journal_bytes = mine.len() * engine::EXPIRY_BYTES_MAX;
             asked.push(self.ask(shard, journal_bytes, move |turn| {
                 mine.into_iter().map(|(at, id)| (at, touched(turn, &id))).collect::<Vec<_>>()
             }));
@@ -238,10 +241,22 @@ impl Shards {
         self.inner.full.read(state, lines).await
     }
 
-    /// Eligible validators of an approval, sorted by name, paged.
-    pub async fn eligible(&self, id: ApprovalId, skip: usize, max: usize) -> Result<Vec<Arc<str>>, Refusal> {
-        self.ask(self.shard_of(&id), 0, move |turn| turn.engine.eligible_page(&id, skip, max).ok_or(Refusal::NotFound))
-            .await?
+    /// At most `max` eligible validators behind `after`, in the order of the shard's numbers; none
+    /// when anyone may vote.
+    pub async fn eligible(
+        &self,
+        id: ApprovalId,
+        after: VotesAfter,
+        max: usize,
+    ) -> Result<(Vec<Arc<str>>, Option<VotesAfter>), Refusal> {
+        self.ask(self.shard_of(&id), 0, move |turn| {
+            let Some(page) = turn.engine.eligible_page(&id, after.0.map(ValidatorRef), max) else {
+                return (Vec::new(), None);
+            };
+            let names = page.items.iter().map(|name| Arc::from(name.as_str())).collect();
+            (names, page.next.map(|last| VotesAfter(Some(last.0))))
+        })
+        .await
     }
 
     /// Ids of everything pending that matches, CRITICAL before HIGH before NORMAL, oldest first
@@ -252,29 +267,14 @@ impl Shards {
         filter: StateFilter,
         awaiting: Option<ValidatorId>,
     ) -> Result<Vec<ApprovalId>, Refusal> {
-        let mut keys: Vec<PendingKey> = Vec::new();
+        let mut keys: Vec<(Reverse<Priority>, Micros, ApprovalId)> = Vec::new();
         for shard in 0..self.count() {
             for partition in self.partitions(shard) {
                 let mut from = Some(0);
                 while let Some(start) = from {
                     let (filter, awaiting) = (filter.clone(), awaiting.clone());
                     let (mut some, next) = self
-                        .ask(shard, 0, move |turn| {
-                            let mut found = Vec::new();
-                            let awaiting = awaiting.as_ref().map(ValidatorId::as_str);
-                            let next = turn.engine.pending_keys(
-                                partition,
-                                start,
-                                SLICE_APPROVALS,
-                                turn.now,
-                                awaiting,
-                                |id, approval_type, requester, priority| {
-                                    filter.matches(id, approval_type, requester, priority)
-                                },
-                                &mut found,
-                            );
-                            (found, next)
-                        })
+                        .ask(shard, 0, move |turn| pending_slice(turn, partition, start, &filter, awaiting.as_ref()))
                         .await?;
                     keys.append(&mut some);
                     from = next;
@@ -282,7 +282,7 @@ impl Shards {
             }
         }
         keys.sort_unstable();
-        Ok(keys.into_iter().map(|key| key.id).collect())
+        Ok(keys.into_iter().map(|key| key.2).collect())
     }
 
     /// States of one partition, at most [`SLICE_APPROVALS`] looked at; with the sequence at which
@@ -290,9 +290,9 @@ impl Shards {
     pub async fn partition_states(
         &self,
         partition: u32,
-        from: usize,
+        from: u64,
         filter: StateFilter,
-    ) -> Result<(Vec<ApprovalState>, u64, Option<usize>), Refusal> {
+    ) -> Result<(Vec<ApprovalState>, u64, Option<u64>), Refusal> {
         let shard = usize::from(self.inner.owner[partition as usize]);
         self.ask(shard, 0, move |turn| {
             let mut states = Vec::new();
@@ -300,7 +300,7 @@ impl Shards {
                 partition,
                 from,
                 SLICE_APPROVALS,
-                |id, approval_type, requester, priority| filter.matches(id, approval_type, requester, priority),
+                |approval| filter.matches_approval(approval),
                 &mut states,
             );
             (states, turn.sequence, next)
@@ -354,10 +354,33 @@ impl Shards {
     }
 }
 
+/// Keys of one slice's pending approvals that match and are not overdue, and where to go on.
+type PendingSlice = (Vec<(Reverse<Priority>, Micros, ApprovalId)>, Option<u64>);
+
+fn pending_slice(
+    turn: &Turn<'_>,
+    partition: u32,
+    from: u64,
+    filter: &StateFilter,
+    awaiting: Option<&ValidatorId>,
+) -> PendingSlice {
+    let (engine, clock) = (&turn.engine, turn.clock);
+    let validator = awaiting.map(|name| engine.validator(name.as_str()));
+    let mut keys = Vec::new();
+    let next = engine.partition_approvals(partition, from, SLICE_APPROVALS, |approval| {
+        let wanted = approval.status() == Status::Pending
+            && !(clock.expire && clock.now >= approval.expires_at())
+            && filter.matches_approval(approval)
+            && validator.is_none_or(|validator| approval.awaits(validator));
+        if wanted {
+            keys.push((Reverse(approval.priority()), approval.created_at(), approval.id()));
+        }
+    });
+    (keys, next)
+}
+
 /// A read's view: an overdue approval is made Expired first.
 fn touched(turn: &mut Turn<'_>, id: &ApprovalId) -> Option<ApprovalState> {
-    if turn.may_expire {
-        turn.engine.touch(id, turn.now, turn.sink);
-    }
+    turn.engine.touch(id, turn.clock, &mut turn.sink);
     turn.engine.state(id)
 }

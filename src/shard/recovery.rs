@@ -76,12 +76,11 @@ fn recover_generation<S: Storage + Sync>(
     generation: &GenerationMeta,
     limits: &Limits,
 ) -> Result<Vec<RecoveredShard>, Error> {
-    let shards = generation.logs.len();
     std::thread::scope(|scope| {
         let threads: Vec<_> = generation
             .logs
             .iter()
-            .map(|log| scope.spawn(move || recover_log(folder, log, &limits.share_of(shards))))
+            .map(|log| scope.spawn(move || recover_log(folder, log, limits)))
             .collect();
         threads.into_iter().map(|thread| thread.join().expect("recovery of a log")).collect()
     })
@@ -107,17 +106,22 @@ fn recover_log<S: Storage>(folder: &Folder<S>, log: &LogMeta, limits: &Limits) -
         |batch| {
             newest = newest.max(Micros(batch.now_micros));
             report.events_replayed += u64::from(batch.events);
-            let held = held.borrow();
+            let (held, mut engine) = (held.borrow(), engine.borrow_mut());
+            if batch.segment_start {
+                replayer.segment_started(&mut engine);
+            }
             replayer
-                .apply_batch(&mut engine.borrow_mut(), &batch, |partition| held[partition as usize])
+                .apply_batch(&mut engine, batch.first_sequence, batch.payload, |partition| held[partition as usize])
+                .map(|_next| ())
                 .map_err(|error| error.to_string())
         },
     )?;
-    let engine = engine.into_inner();
+    let mut engine = engine.into_inner();
+    replayer.segment_started(&mut engine);
     report.bytes_read = recovered.bytes_read;
     report.torn_tail = recovered.torn.as_ref().map(ToString::to_string);
-    report.approvals_from_snapshot = engine.counters().in_memory;
+    report.approvals_from_snapshot = engine.counters().approvals as u64;
     report.took = began.elapsed();
-    let newest = newest.max(engine.newest_time());
+    let newest = newest.max(engine.latest());
     Ok(RecoveredShard { engine, log: log.clone(), recovered, newest, report })
 }
