@@ -168,6 +168,23 @@ impl Engine {
         Some(Page { items: part.iter().map(|member| self.validator_name(*member)).collect(), next })
     }
 
+    /// Looks at a slice of a partition, as [`Engine::partition_states`] does, without making states.
+    pub fn partition_approvals(
+        &self,
+        partition: u32,
+        from: u64,
+        max: usize,
+        mut look: impl FnMut(&Approval<'_>),
+    ) -> Option<u64> {
+        let mut records = Vec::with_capacity(max.min(1 << 16) + 32);
+        let next = self.index.scan(partition as usize, from, max, |record| {
+            self.records.prefetch_hot(record);
+            records.push(record);
+        });
+        records.into_iter().for_each(|record| look(&Approval { engine: self, record }));
+        next
+    }
+
     /// A slice of a partition, for watchers: looks at about `max` approvals behind the point where the
     /// last slice ended (0: the start), and appends the states of those that pass. Answers where to
     /// go on, `None` at the end. What is there throughout is looked at exactly once; what is opened
@@ -180,17 +197,10 @@ impl Engine {
         filter: impl Fn(&Approval<'_>) -> bool,
         out: &mut Vec<ApprovalState>,
     ) -> Option<u64> {
-        let mut records = Vec::with_capacity(max.min(1 << 16) + 32);
-        let next = self.index.scan(partition as usize, from, max, |record| {
-            self.records.prefetch_hot(record);
-            records.push(record);
-        });
-        for record in records {
-            let approval = Approval { engine: self, record };
-            if filter(&approval) {
+        self.partition_approvals(partition, from, max, |approval| {
+            if filter(approval) {
                 out.push(approval.state());
             }
-        }
-        next
+        })
     }
 }

@@ -71,6 +71,27 @@ pub trait EventSink {
     }
 }
 
+impl<T: EventSink + ?Sized> EventSink for &mut T {
+    fn segment(&self) -> u64 {
+        (**self).segment()
+    }
+    fn define_validator(&mut self, number: ValidatorRef, name: &str) {
+        (**self).define_validator(number, name);
+    }
+    fn define_requester(&mut self, number: RequesterRef, id: &RequesterId) {
+        (**self).define_requester(number, id);
+    }
+    fn define_set(&mut self, number: SetRef, digest: &[u8; 32], members: &[ValidatorRef]) {
+        (**self).define_set(number, digest, members);
+    }
+    fn append(&mut self, event: &Event<'_>) -> EventRef {
+        (**self).append(event)
+    }
+    fn append_vote(&mut self, vote: &PlainVote) -> EventRef {
+        (**self).append_vote(vote)
+    }
+}
+
 /// An [`EventSink`] that also takes the answers of a batch of votes.
 pub trait VoteSink: EventSink {
     fn answer(&mut self, item: u32, answer: VoteAnswer);

@@ -205,14 +205,14 @@ impl<S: Storage> Core<S> {
         }
         match self.log.room() {
             Room::Ok => self.gate.opens(),
-            Room::NoOpens(what) | Room::NoVotes(what) => Err(Refusal::NoSpace(what)),
+            Room::NoOpens | Room::NoVotes => Err(Refusal::NoSpace),
         }
     }
 
     fn votes(&self) -> Result<(), Refusal> {
         match self.log.room() {
-            Room::Ok | Room::NoOpens(_) => Ok(()),
-            Room::NoVotes(what) => Err(Refusal::NoSpace(what)),
+            Room::Ok | Room::NoOpens => Ok(()),
+            Room::NoVotes => Err(Refusal::NoSpace),
         }
     }
 
@@ -355,7 +355,7 @@ impl<S: Storage> Core<S> {
         self.deliver(&mut outbox);
         self.committing = outbox;
         self.tail.publish(&committed, || self.log.committed_frame());
-        self.snapshot.grew(committed.bytes as u64);
+        self.snapshot.grew(committed.bytes);
         self.snapshot.committed(self.log.durable());
         self.measure(&committed);
         Ok(())
@@ -366,7 +366,7 @@ impl<S: Storage> Core<S> {
         let metrics = &self.metrics;
         let events = (committed.last_sequence + 1).saturating_sub(committed.first_sequence);
         metrics.commits.increment();
-        metrics.commit_bytes.add(committed.bytes as u64);
+        metrics.commit_bytes.add(committed.bytes);
         metrics.commit_events.record(events);
         metrics.commit_seconds.record_duration(self.commit_began.elapsed());
         metrics.events.add(events);
@@ -380,7 +380,7 @@ impl<S: Storage> Core<S> {
         metrics.validators.set(counters.validators as u64);
         metrics.eligible_sets.set(counters.eligible_sets as u64);
         metrics.eligible_bytes.set(counters.eligible_set_bytes as u64);
-        metrics.journal_bytes.add(committed.bytes as u64);
+        metrics.journal_bytes.add(committed.bytes);
         metrics.appended_sequence.set(self.log.last_appended());
         metrics.durable_sequence.set(self.log.durable());
         metrics.published_sequence.set(self.tail.durable());

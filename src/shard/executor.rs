@@ -145,7 +145,11 @@ pub(super) fn run_glommio<S: Storage>(
         // A preempt timer makes run() take "preempted" for "nothing to do", and park for good.
         .preempt_timer(Duration::from_secs(3600))
         .make()
-        .map_err(|error| journal::Error::io("start a glommio executor", std::io::Error::other(error.to_string())))?;
+        .map_err(|error| journal::Error::Io {
+            doing: "start a glommio executor for",
+            path: std::path::PathBuf::from("a shard"),
+            source: std::io::Error::other(error.to_string()),
+        })?;
     executor.run(async move {
         let descriptor = crate::queue::eventfd();
         bell.belongs_to_eventfd(descriptor);

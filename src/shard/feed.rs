@@ -3,7 +3,7 @@
 
 use crate::journal::Committed;
 use crossbeam::queue::ArrayQueue;
-use futures_util::task::AtomicWaker;
+use crate::queue::Bell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -22,13 +22,13 @@ pub struct Tail {
     durable: AtomicU64,
     followed: AtomicBool,
     frames: ArrayQueue<FrameCopy>,
-    follower: Arc<AtomicWaker>,
+    follower: Arc<Bell>,
     closed: AtomicBool,
 }
 
 impl Tail {
     /// `follower` wakes the one who takes.
-    pub fn new(durable: u64, follower: Arc<AtomicWaker>) -> Tail {
+    pub fn new(durable: u64, follower: Arc<Bell>) -> Tail {
         Tail {
             durable: AtomicU64::new(durable),
             followed: AtomicBool::new(false),
@@ -56,7 +56,7 @@ impl Tail {
         }
         self.durable.store(committed.last_sequence, Ordering::Release);
         if followed {
-            self.follower.wake();
+            self.follower.ring();
         }
     }
 
@@ -80,7 +80,7 @@ impl Tail {
 
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);
-        self.follower.wake();
+        self.follower.ring();
     }
 
     pub fn is_closed(&self) -> bool {

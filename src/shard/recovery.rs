@@ -3,9 +3,8 @@
 
 use super::Error;
 use crate::engine::{Engine, Limits, Replayer};
-use crate::journal::{self, Folder, GenerationMeta, LogMeta, Recovered, SnapshotWriter, Storage};
+use crate::journal::{self, BatchView, Folder, GenerationMeta, LogMeta, Recovered, SliceView, SnapshotWriter, Storage};
 use crate::model::{Micros, PARTITIONS, PartitionKey};
-use std::ops::Range;
 use std::time::{Duration, Instant};
 
 /// One log, recovered.
@@ -28,21 +27,21 @@ pub struct ShardReport {
     pub took: Duration,
 }
 
-/// The partitions of shard `index` of `count`, contiguous and as equal as they can be.
-pub fn partitions_of(index: usize, count: usize) -> Range<u32> {
-    let edge = |at: usize| (PARTITIONS as usize * at / count) as u32;
-    edge(index)..edge(index + 1)
+/// The hash of the folder's partitions.
+pub fn partition_key<S: Storage>(folder: &Folder<S>) -> PartitionKey {
+    let secret: [u8; 16] = folder.meta().secret[..16].try_into().expect("half of 32 bytes");
+    PartitionKey::new(secret)
 }
 
 /// Recovers the newest generation with as many shards as asked for.
-pub fn recover_all<S: Storage + Sync>(
-    folder: &mut Folder<S>,
+pub fn recover_all<S: Storage>(
+    folder: &Folder<S>,
     shards: usize,
     limits: &Limits,
 ) -> Result<Vec<RecoveredShard>, Error> {
-    let Some(generation) = folder.meta().generations.last().cloned() else {
-        let fresh = folder.prepare_generation(shards)?;
-        folder.commit_generation(fresh.clone(), &[])?;
+    let Some(generation) = folder.meta().current().cloned() else {
+        let fresh = folder.prepare_generation(shards as u16)?;
+        folder.commit_generation(&fresh, &[])?;
         return recover_generation(folder, &fresh, limits);
     };
     let recovered = recover_generation(folder, &generation, limits)?;
@@ -50,7 +49,7 @@ pub fn recover_all<S: Storage + Sync>(
         return Ok(recovered);
     }
     // Another number of shards: the old generation is sealed, and the next begins from its state.
-    let fresh = folder.prepare_generation(shards)?;
+    let fresh = folder.prepare_generation(shards as u16)?;
     for log in &fresh.logs {
         let mut writer = SnapshotWriter::new(folder, log)?;
         let mut bytes = Vec::new();
@@ -58,20 +57,20 @@ pub fn recover_all<S: Storage + Sync>(
             let owner = recovered.iter().find(|old| old.log.partitions.contains(&partition));
             let owner = owner.expect("a generation's logs cover all partitions");
             bytes.clear();
-            owner.engine.write_partition(partition, &mut bytes);
+            owner.engine.write_partition(u32::from(partition), &mut bytes);
             // True before the new log's first event.
-            writer.slice(partition, 0, &bytes)?;
+            writer.slice(u32::from(partition), 0, &bytes)?;
         }
-        writer.finish()?;
+        writer.finish(0)?;
     }
     let sealed: Vec<(u16, u64)> =
         recovered.iter().map(|old| (old.log.ordinal, old.recovered.last_sequence)).collect();
-    folder.commit_generation(fresh.clone(), &sealed)?;
+    folder.commit_generation(&fresh, &sealed)?;
     drop(recovered);
     recover_generation(folder, &fresh, limits)
 }
 
-fn recover_generation<S: Storage + Sync>(
+fn recover_generation<S: Storage>(
     folder: &Folder<S>,
     generation: &GenerationMeta,
     limits: &Limits,
@@ -88,22 +87,20 @@ fn recover_generation<S: Storage + Sync>(
 
 fn recover_log<S: Storage>(folder: &Folder<S>, log: &LogMeta, limits: &Limits) -> Result<RecoveredShard, Error> {
     let began = Instant::now();
-    let key = PartitionKey::new(folder.meta().partition_secret);
+    let key = partition_key(folder);
     // Both callbacks of the journal work on it, in turn.
     let engine = std::cell::RefCell::new(Engine::new(key, limits.clone()));
     let held = std::cell::RefCell::new(vec![0u64; PARTITIONS as usize]);
     let mut replayer = Replayer::new(log.ordinal);
     let mut newest = Micros(0);
     let mut report = ShardReport::default();
-    let recovered = journal::recover(
-        folder,
-        log,
-        |slice| {
+    let mut replay = (
+        |slice: SliceView<'_>| {
             engine.borrow_mut().read_partition(slice.bytes).map_err(|error| error.to_string())?;
             held.borrow_mut()[slice.key as usize] = slice.sequence;
             Ok(())
         },
-        |batch| {
+        |batch: BatchView<'_>| {
             newest = newest.max(Micros(batch.now_micros));
             report.events_replayed += u64::from(batch.events);
             let (held, mut engine) = (held.borrow(), engine.borrow_mut());
@@ -115,11 +112,12 @@ fn recover_log<S: Storage>(folder: &Folder<S>, log: &LogMeta, limits: &Limits) -
                 .map(|_next| ())
                 .map_err(|error| error.to_string())
         },
-    )?;
+    );
+    let recovered = journal::recover(folder, log, &mut replay)?;
     let mut engine = engine.into_inner();
     replayer.segment_started(&mut engine);
     report.bytes_read = recovered.bytes_read;
-    report.torn_tail = recovered.torn.as_ref().map(ToString::to_string);
+    report.torn_tail = recovered.torn.as_ref().map(|torn| format!("{} at byte {}", torn.file.display(), torn.offset));
     report.approvals_from_snapshot = engine.counters().approvals as u64;
     report.took = began.elapsed();
     let newest = newest.max(engine.latest());

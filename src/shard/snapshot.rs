@@ -54,7 +54,8 @@ struct Running {
 
 enum Slice {
     Partition { key: u32, sequence: u64, bytes: Vec<u8> },
-    Finish,
+    /// Everything up to here is durable.
+    Finish { durable: u64 },
 }
 
 impl<S: Storage> SnapshotRun<S> {
@@ -110,7 +111,7 @@ impl<S: Storage> SnapshotRun<S> {
                 if running.next == self.partitions.end && durable >= running.newest && running.slices.is_some() {
                     let slices = running.slices.take().expect("looked");
                     // Waits at most for slices under way; the channel has a place for it or the writer is gone.
-                    let _writer_failed = slices.send(Slice::Finish);
+                    let _writer_failed = slices.send(Slice::Finish { durable });
                 }
                 match running.finished.try_recv() {
                     Err(TryRecvError::Empty) => {}
@@ -146,7 +147,7 @@ impl<S: Storage> SnapshotRun<S> {
         let (slices, inbox) = bounded::<Slice>(SLICES_UNDER_WAY);
         let (done, finished) = bounded(1);
         let (give_back, spare) = bounded(SLICES_UNDER_WAY);
-        let mut writer = match (self.make)() {
+        let writer = match (self.make)() {
             Ok(writer) => writer,
             Err(error) => {
                 (self.failed)(error.to_string());
@@ -157,6 +158,7 @@ impl<S: Storage> SnapshotRun<S> {
         };
         let bell = self.bell.clone();
         let thread = std::thread::Builder::new().name("snapshot".into()).spawn(move || {
+            let mut writer = writer;
             let outcome = loop {
                 match inbox.recv() {
                     Ok(Slice::Partition { key, sequence, bytes }) => {
@@ -166,7 +168,10 @@ impl<S: Storage> SnapshotRun<S> {
                         let _enough_spares = give_back.try_send(bytes);
                         bell.ring();
                     }
-                    Ok(Slice::Finish) => break Some(writer.finish().map_err(|error| error.to_string())),
+                    Ok(Slice::Finish { durable }) => {
+                        let finished = writer.finish(durable).map(|_summary| ());
+                        break Some(finished.map_err(|error| error.to_string()));
+                    }
                     // The node stops: the file is left for the next start to remove.
                     Err(_) => break None,
                 }

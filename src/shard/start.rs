@@ -9,12 +9,11 @@ use super::recovery::{self, RecoveredShard, ShardReport};
 use super::snapshot::{SnapshotOptions, SnapshotRun};
 use super::{Answer, Error, Feed, FullReader, Shards, Tail, Work};
 use crate::engine::Limits;
-use crate::journal::{self, Folder, Log, Storage};
+use crate::journal::{self, Folder, Log, SnapshotWriter, Storage};
 use crate::metrics::ShardMetrics;
-use crate::model::{LogId, PartitionKey};
+use crate::model::LogId;
 use crate::queue::{Bell, Mailbox, Ring};
 use crossbeam::channel::{Receiver, bounded};
-use futures_util::task::AtomicWaker;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -53,7 +52,7 @@ pub struct Started {
     /// A task on the fronts' runtime runs what comes out of it.
     pub answers: Mailbox<Vec<Answer>>,
     pub reports: Vec<ShardReport>,
-    pub deployment_id: [u8; 16],
+    pub deployment: [u8; 16],
     pub fresh: bool,
     /// The first shard that ends, and how. `Ok` after `Gate::finish`.
     pub ended: Receiver<(usize, Result<(), String>)>,
@@ -81,22 +80,21 @@ impl Started {
 }
 
 /// Recovers the folder and starts a thread a shard.
-pub fn start<S: Storage + Sync>(
+pub fn start<S: Storage>(
     storage: S,
     options: &Options,
     metrics: &[Arc<ShardMetrics>],
 ) -> Result<Started, Error> {
     assert_eq!(metrics.len(), options.shards, "a block of metrics a shard");
-    let mut folder = Folder::open(storage, &options.data, options.journal.clone())?;
+    let folder = Folder::open(storage, &options.data, options.journal.clone())?;
     let fresh = folder.meta().generations.is_empty();
-    let recovered = recovery::recover_all(&mut folder, options.shards, &options.limits)?;
-    let key = PartitionKey::new(folder.meta().partition_secret);
-    let deployment_id = folder.meta().deployment_id;
-    let folder = Arc::new(folder);
+    let recovered = recovery::recover_all(&folder, options.shards, &options.limits)?;
+    let key = recovery::partition_key(&folder);
+    let meta = folder.meta();
 
     let gate = Arc::new(Gate::new(options.shards));
     let answers = Mailbox::new();
-    let follower = Arc::new(AtomicWaker::new());
+    let follower = Arc::new(Bell::new());
     let (report_end, ended) = bounded(options.shards);
     let (mut rings, mut tails, mut threads, mut bells) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut partitions, mut reports) = (Vec::new(), Vec::new());
@@ -107,7 +105,7 @@ pub fn start<S: Storage + Sync>(
         rings.push(ring.clone());
         tails.push(tail.clone());
         bells.push(bell.clone());
-        partitions.push(shard.log.partitions.clone());
+        partitions.push(u32::from(shard.log.partitions.start)..u32::from(shard.log.partitions.end));
         reports.push(shard.report.clone());
         let parts = Parts {
             index,
@@ -140,17 +138,17 @@ pub fn start<S: Storage + Sync>(
             return Err(Error::Shard { shard, message: outcome.err().unwrap_or_default() });
         }
     }
-    let logs: Vec<LogName> = folder
-        .meta()
+    let logs: Vec<LogName> = meta
         .generations
         .iter()
         .flat_map(|generation| &generation.logs)
-        .map(|log| LogName { ordinal: log.ordinal, id: LogId(log.log_id) })
+        .map(|log| LogName { ordinal: log.ordinal, id: LogId(log.id) })
         .collect();
-    let full = FullReader::start(&options.data, folder.meta().clone(), tails.clone()).map_err(Error::Thread)?;
+    let full = FullReader::start(&options.data, meta.clone(), tails.clone()).map_err(Error::Thread)?;
     let shards = Shards::new(key, rings, partitions, logs, gate.clone(), full);
-    let feed = Feed::new(options.data.clone(), folder.meta().clone(), tails, follower, shards.clone());
-    Ok(Started { shards, gate, feed, answers, reports, deployment_id, fresh, ended, threads, bells })
+    let feed = Feed::new(options.data.clone(), meta.clone(), tails, follower, shards.clone());
+    let deployment = meta.deployment;
+    Ok(Started { shards, gate, feed, answers, reports, deployment, fresh, ended, threads, bells })
 }
 
 fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
@@ -162,7 +160,7 @@ fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
 struct Parts<S: Storage> {
     index: usize,
     shard: RecoveredShard,
-    folder: Arc<Folder<S>>,
+    folder: Folder<S>,
     ring: Arc<Ring<Work>>,
     gate: Arc<Gate>,
     answers: Mailbox<Vec<Answer>>,
@@ -172,7 +170,7 @@ struct Parts<S: Storage> {
     options: Options,
 }
 
-impl<S: Storage + Sync> Parts<S> {
+impl<S: Storage> Parts<S> {
     fn run(self, ready: crossbeam::channel::Sender<()>) -> Result<(), journal::Error> {
         let (executor, bell, mut executor_options) =
             (self.options.executor, self.bell.clone(), self.options.executor_options);
@@ -200,10 +198,16 @@ impl<S: Storage + Sync> Parts<S> {
     fn core(self) -> Result<Core<S>, journal::Error> {
         let RecoveredShard { engine, log: meta, recovered, newest, .. } = self.shard;
         let covered = recovered.snapshot_sequence;
-        let log = Log::start(&self.folder, &meta, recovered)?;
+        let storage = self.folder.storage();
+        let writer = storage.writer().map_err(|source| journal::Error::Io {
+            doing: "make a writer for",
+            path: self.folder.dir().to_path_buf(),
+            source,
+        })?;
+        let log = Log::start(&self.folder, &meta, &recovered, writer)?;
         let (folder, log_meta) = (self.folder.clone(), meta.clone());
         let snapshot = SnapshotRun::new(
-            meta.partitions.clone(),
+            u32::from(meta.partitions.start)..u32::from(meta.partitions.end),
             self.options.snapshot,
             covered,
             self.bell.clone(),
@@ -225,5 +229,3 @@ impl<S: Storage + Sync> Parts<S> {
         ))
     }
 }
-
-use crate::journal::SnapshotWriter;
