@@ -97,11 +97,6 @@ impl<S: Storage> SegmentScan<S> {
         })
     }
 
-    /// Makes what was read durable: a later frame may rest on it, and it may have been in the page cache only.
-    pub fn sync(&self) -> Result<(), Error> {
-        self.storage.sync(&self.opened).doing("sync", &self.file.path)
-    }
-
     /// Forgets the window: the file may have changed under it (a live log writes on).
     pub fn forget(&mut self) {
         self.window_len = 0;
