@@ -29,6 +29,6 @@ pub use ack::{AckRefusal, encode_ack};
 pub use batch::{RowRun, StreamItem, StreamParser, VoteBatch};
 pub use hex::parse_uuid;
 pub use open::{parse_open, parse_open_bytes};
-pub use state::{EventKindNumber, decision_number, parse_decision, status_message, vote_message};
+pub use state::{status_message, vote_message};
 pub use time::{micros, timestamp};
 pub use vote::{ParsedVote, parse_vote};

@@ -252,12 +252,15 @@ impl<'a> Decoder<'a> {
     }
 
     /// False, and nothing changed, when this is no legal name.
-    #[inline(never)]
+    #[inline]
     fn set_name(&mut self, name: &'a [u8]) -> bool {
-        if !ValidatorId::is_legal(name) {
+        // As `ValidatorId::is_legal`, without a way out in the middle: the compiler makes vector code of it.
+        let graphic = name.iter().fold(true, |all, byte| all & byte.is_ascii_graphic());
+        if !graphic || !(1..=ValidatorId::BYTES_MAX).contains(&name.len()) {
             return false;
         }
-        let spelled = match name.iter().any(u8::is_ascii_uppercase) && ValidatorId::is_hyphenated_uuid(name) {
+        let upper = || name.iter().fold(false, |any, byte| any | byte.is_ascii_uppercase());
+        let spelled = match name.len() == HYPHENATED_UUID && upper() && ValidatorId::is_hyphenated_uuid(name) {
             true => self.in_lower_case(name),
             false => name,
         };

@@ -4,9 +4,6 @@ use super::time::timestamp;
 use super::v1;
 use crate::model::{ApprovalState, Decision, LogId, Micros};
 
-/// The number of an ApprovalEventType, for model data that knows no protobuf.
-pub type EventKindNumber = v1::ApprovalEventType;
-
 /// The BASIC view without votes: what streams, repeats and answers to votes carry.
 pub fn status_message(state: &ApprovalState, log: LogId) -> v1::ApprovalStatusMessage {
     v1::ApprovalStatusMessage {
@@ -44,21 +41,12 @@ pub fn vote_message(
 ) -> v1::ValidatorVote {
     v1::ValidatorVote {
         validator_id: validator.into(),
-        decision: decision_number(decision),
+        decision: decision as i32,
         reason: reason.into(),
         signature: signature.to_vec().into(),
         voted_at: voted_at.map(timestamp),
         sequence,
     }
-}
-
-/// As in the proto and in every byte of a column.
-pub fn decision_number(decision: Decision) -> i32 {
-    decision as i32
-}
-
-pub fn parse_decision(number: i32) -> Option<Decision> {
-    u8::try_from(number).ok().and_then(Decision::from_number)
 }
 
 #[cfg(test)]
