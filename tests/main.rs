@@ -28,3 +28,4 @@ mod node;
 // The house.
 /// Who may import whom, and what is named only where it belongs.
 mod layers;
+mod shard_smoke;
