@@ -21,6 +21,10 @@ mod metrics;
 /// wrong and no client certificate.
 mod window;
 
+// A data folder.
+/// `assent journal verify` and `assent journal dump` read a folder and say what is in it.
+mod journal_commands;
+
 // A node's life.
 /// Start, stop, kill -9 and start again on one folder.
 mod node;

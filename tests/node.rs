@@ -55,3 +55,11 @@ async fn grpc_listens_once_it_is_ready_and_memory_durability_warns() {
     node.wait_for_line("--durability memory");
     drop(node.channel().await);
 }
+
+#[test]
+fn a_node_that_cannot_start_says_why_and_ends() {
+    let folder = std::sync::Arc::new(crate::support::folder());
+    let ended = Node::try_start_on(folder, &["--shards", "0"]).err().expect("it does not start");
+    assert_eq!(ended.code, Some(2));
+    assert!(ended.stderr.contains("flag --shards"), "{}", ended.stderr);
+}

@@ -5,6 +5,7 @@
 //! client); here is only how it is asked for and how its answer is shown.
 
 mod doctor;
+mod dump;
 mod journal;
 mod probe;
 mod serve;
