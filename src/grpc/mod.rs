@@ -12,6 +12,7 @@ mod codec;
 mod filter;
 mod front;
 mod intake;
+mod listener;
 mod options;
 mod page;
 mod pending;
@@ -24,7 +25,8 @@ mod watch;
 
 pub use caller::{Caller, PeerCertificate, caller};
 pub use codec::RawCodec;
-pub use front::{Deadline, Deps, Front, routes};
+pub use front::{APPROVALS_SERVICE, Deadline, Deps, Front, routes};
+pub use listener::{Connection, incoming};
 pub use options::{Limits, ServerOptions};
 pub use service::Facts;
 pub use stopping::{Stopper, Stopping, stopping};

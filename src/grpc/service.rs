@@ -108,7 +108,7 @@ impl Approvals {
         let mut answer = shards.status(id, after, votes_max).await.map_err(refused)?;
         let mut message = status_message(&answer.state, shards.log_of(answer.state.last_event));
         if is_full {
-            match shards.full(id, &mut answer.votes).await {
+            match shards.full(&answer.state, &mut answer.votes).await {
                 Ok(content) => {
                     message.detail = v1::DetailStatus::Complete as i32;
                     // Once is enough: the first page has it.

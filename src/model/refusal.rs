@@ -86,8 +86,8 @@ pub enum Refusal {
     IdTaken,
     /// The setting that names the limit.
     LimitReached(&'static str),
-    /// The disk, or the folder's limit.
-    NoSpace,
+    /// What has no room, as ErrorInfo names it.
+    NoSpace(&'static str),
     ClockJump,
     Overloaded,
     Stopping,
@@ -109,7 +109,7 @@ impl Refusal {
             Refusal::ContentHashMismatch => Reason::ContentHashMismatch,
             Refusal::IdTaken => Reason::IdTaken,
             Refusal::LimitReached(_) => Reason::LimitReached,
-            Refusal::NoSpace => Reason::NoSpace,
+            Refusal::NoSpace(_) => Reason::NoSpace,
             Refusal::ClockJump => Reason::ClockJump,
             Refusal::Overloaded => Reason::Overloaded,
             Refusal::Stopping => Reason::Stopping,
