@@ -297,7 +297,11 @@ fn rooms_use_only_whom_they_may() {
                 room => room == used,
             };
             if used != source.room && !allowed.iter().any(|entry| granted(entry)) {
-                let list = if allowed.is_empty() { "nobody".into() } else { allowed.join(", ") };
+                let list = match allowed {
+                    [] => "nobody".into(),
+                    ["*"] => format!("whatever it wires, but not {THE_RULES}"),
+                    some => some.join(", "),
+                };
                 wrong.push(format!("src/{} uses crate::{path}; {} may use {list}", source.path, source.room));
             }
         }

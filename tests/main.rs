@@ -1,7 +1,7 @@
 //! The promises of assent, one file each, in one test binary (`tests/run` runs them all).
 //! A file is named as a user would name the promise it keeps.
 
-/// A real node on free ports in a folder of its own, and hands to use it with.
+/// A real node as a child process, and hands to use it with.
 mod support;
 
 // What a user is told before anything runs.
@@ -32,4 +32,3 @@ mod node;
 // The house.
 /// Who may import whom, and what is named only where it belongs.
 mod layers;
-mod shard_smoke;
