@@ -28,4 +28,3 @@ mod node;
 // The house.
 /// Who may import whom, and what is named only where it belongs.
 mod layers;
-mod shard_smoke;
