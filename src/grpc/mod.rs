@@ -1,1 +1,4 @@
-//! (room under construction)
+//! The gRPC front.
+
+/// Connecting to a node, and reading its refusals.
+pub mod client;

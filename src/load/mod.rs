@@ -1,1 +1,10 @@
-//! (room under construction)
+//! The load generator: workload, pacer, checker, report.
+mod calls;
+mod encode;
+mod framing;
+mod lane;
+mod message;
+mod scheme;
+mod stream;
+mod timeline;
+mod track;
