@@ -46,6 +46,8 @@ pub struct Phase {
     /// Votes that counted and approvals opened, so far.
     pub votes: AtomicU64,
     pub opens: AtomicU64,
+    /// Items answered, refused ones included.
+    pub answers: AtomicU64,
 }
 
 impl Phase {
@@ -57,6 +59,7 @@ impl Phase {
             timeline: Timeline::default(),
             votes: AtomicU64::new(0),
             opens: AtomicU64::new(0),
+            answers: AtomicU64::new(0),
         }
     }
 }
@@ -111,6 +114,19 @@ pub struct LaneTally {
     pub last_answer: Option<Instant>,
 }
 
+impl LaneTally {
+    pub fn add(&mut self, other: &LaneTally) {
+        self.votes_sent += other.votes_sent;
+        self.votes_accepted += other.votes_accepted;
+        self.opens_sent += other.opens_sent;
+        self.opens_accepted += other.opens_accepted;
+        self.votes_refused.iter_mut().zip(other.votes_refused).for_each(|(sum, count)| *sum += count);
+        self.opens_refused.iter_mut().zip(other.opens_refused).for_each(|(sum, count)| *sum += count);
+        self.repeats += other.repeats;
+        self.last_answer = self.last_answer.max(other.last_answer);
+    }
+}
+
 /// Items sent on a stream and not yet acknowledged.
 #[derive(Clone, Copy, Debug)]
 struct Flight {
@@ -160,10 +176,6 @@ impl Lane {
             tally: LaneTally::default(),
         };
         Lane { phase, cut, state: Mutex::new(state) }
-    }
-
-    pub fn phase(&self) -> &Phase {
-        &self.phase
     }
 
     pub fn scheme(&self) -> &Scheme {
@@ -294,6 +306,7 @@ impl Lane {
         let accepted = count - u64::from(refused);
         let interval = state.recorder.at(&self.phase.clock, now, &self.phase.timeline);
         interval.refused += u64::from(refused);
+        self.phase.answers.fetch_add(count, Ordering::Relaxed);
         match slice.kind {
             TrackKind::Open => {
                 interval.opens += accepted;
@@ -317,7 +330,11 @@ impl Lane {
         state.tally.last_answer = Some(now);
     }
 
-    /// Wakes what waits for its time; returns whether anything else waits.
+    pub fn is_paced(&self) -> bool {
+        self.cut.pace.is_some()
+    }
+
+    /// Wakes what waits for its time.
     pub fn due(&self, now: Instant) {
         let Some(pace) = self.cut.pace else { return };
         let state = &mut *self.state();

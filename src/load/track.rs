@@ -109,6 +109,10 @@ impl Track {
         Some(slice)
     }
 
+    pub fn is_open(&self) -> bool {
+        self.kind == TrackKind::Open
+    }
+
     pub fn fate(&self, position: u64) -> Fate {
         if !(self.from..self.sent).contains(&position) {
             Fate::Unsent
