@@ -8,6 +8,7 @@
 
 mod batch;
 mod caller;
+pub mod client;
 mod codec;
 mod filter;
 mod follow;
