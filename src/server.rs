@@ -50,9 +50,8 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("start the threads of the gRPC front")?;
-    let outcome = runtime.block_on(serve(&config, tls, &metrics, &health, &reporters, &mut started, || {
-        banner(&config, io, took)
-    }));
+    let outcome = runtime
+        .block_on(serve(&config, tls, &metrics, &health, &reporters, &mut started, || banner(&config, io, took)));
     // Streams that are still open are cut: their clients know from the status that they must resume.
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
@@ -172,7 +171,13 @@ async fn serve(
         ..grpc::Limits::default()
     };
     let origin = Origin { deployment: started.deployment, generation: started.generation };
-    let feed = Arc::new(grpc::NoFeed);
+    let feed = Arc::new(grpc::HubFeed::new(
+        started.feed.clone(),
+        started.shards.clone(),
+        metrics.clone(),
+        config.limits.watcher_buffer_bytes,
+        config.limits.watchers_max,
+    ));
     let deps = Deps::new(started.shards.clone(), feed, facts, origin, limits, stopping.clone());
     let (front, grpc_health) = grpc::routes(deps);
     let server = ServerOptions {
@@ -186,9 +191,10 @@ async fn serve(
     };
     let incoming = grpc::incoming(grpc_listener, tls.grpc, config.limits.connections_max, metrics.clone());
     let drained = stopping.clone();
-    let grpc_served = tokio::spawn(async move {
-        server.server().serve_with_incoming_shutdown(front, incoming, drained.wait()).await
-    });
+    let grpc_served =
+        tokio::spawn(
+            async move { server.server().serve_with_incoming_shutdown(front, incoming, drained.wait()).await },
+        );
 
     let (http_stop, http_stopped) = oneshot::channel::<()>();
     let http_options = http::Options {

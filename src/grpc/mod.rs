@@ -8,8 +8,10 @@
 
 mod batch;
 mod caller;
+pub mod client;
 mod codec;
 mod filter;
+mod follow;
 mod front;
 mod intake;
 mod listener;
@@ -25,6 +27,7 @@ mod watch;
 
 pub use caller::{Caller, PeerCertificate, caller};
 pub use codec::RawCodec;
+pub use follow::{HubFeed, change_message};
 pub use front::{APPROVALS_SERVICE, Deadline, Deps, Front, routes};
 pub use listener::{Connection, incoming};
 pub use options::{Limits, ServerOptions};

@@ -81,11 +81,7 @@ impl Started {
 }
 
 /// Recovers the folder and starts a thread a shard.
-pub fn start<S: Storage>(
-    storage: S,
-    options: &Options,
-    metrics: &[Arc<ShardMetrics>],
-) -> Result<Started, Error> {
+pub fn start<S: Storage>(storage: S, options: &Options, metrics: &[Arc<ShardMetrics>]) -> Result<Started, Error> {
     assert_eq!(metrics.len(), options.shards, "a block of metrics a shard");
     let folder = Folder::open(storage, &options.data, options.journal.clone())?;
     let fresh = folder.meta().generations.is_empty();
@@ -147,7 +143,8 @@ pub fn start<S: Storage>(
         .collect();
     let full = FullReader::start(&options.data, meta.clone(), tails.clone()).map_err(Error::Thread)?;
     let shards = Shards::new(key, rings, partitions, logs, gate.clone(), full);
-    let feed = Feed::new(options.data.clone(), meta.clone(), tails, follower, shards.clone());
+    let feed =
+        Feed::start(options.data.clone(), meta.clone(), tails, follower, shards.clone()).map_err(Error::Thread)?;
     let (deployment, generation) = (meta.deployment, meta.current().map_or(0, |current| current.number));
     Ok(Started { shards, gate, feed, answers, reports, deployment, generation, fresh, ended, threads, bells })
 }
