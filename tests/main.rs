@@ -32,3 +32,8 @@ mod node;
 // The house.
 /// Who may import whom, and what is named only where it belongs.
 mod layers;
+
+/// What was acknowledged is there after a restart, through segments, snapshots and generations.
+mod journal_append;
+/// Whatever was acknowledged survives a stop or failure at any write and sync, with any part of what was not synced.
+mod journal_crash;

@@ -3,3 +3,5 @@
 mod node;
 
 pub use node::{Node, exchange, folder, get, run};
+pub mod crash_storage;
+pub mod records;
