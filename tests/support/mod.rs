@@ -1,0 +1,4 @@
+//! What the promises' tests share.
+
+pub mod oracle;
+pub mod recorder;
