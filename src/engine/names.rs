@@ -46,7 +46,7 @@ pub struct Validators {
 impl Validators {
     pub fn new(key: PartitionKey) -> Validators {
         let index = Index::new(PARTITION_BITS);
-        Validators { key, index, entries: Chunks::new(), texts: Blocks::new(), used: 0, free: 0, count: 0 }
+        Validators { key, index, entries: Chunks::cold(), texts: Blocks::new(), used: 0, free: 0, count: 0 }
     }
 
     /// How many distinct names are known.
@@ -174,7 +174,7 @@ pub struct Requesters {
 
 impl Requesters {
     pub fn new(key: PartitionKey) -> Requesters {
-        Requesters { key, index: Index::new(PARTITION_BITS), entries: Chunks::new(), used: 0, free: 0, count: 0 }
+        Requesters { key, index: Index::new(PARTITION_BITS), entries: Chunks::cold(), used: 0, free: 0, count: 0 }
     }
 
     pub fn len(&self) -> usize {
