@@ -37,3 +37,12 @@ mod layers;
 mod journal_append;
 /// Whatever was acknowledged survives a stop or failure at any write and sync, with any part of what was not synced.
 mod journal_crash;
+
+/// Decided at the very vote that makes the outcome certain; exact for 32,767 validators.
+mod rules_deciding;
+/// Expires at its microsecond, by timer or by touch, and not while the clock is in doubt.
+mod rules_expiry;
+/// Each limit on memory refuses openings by its name; votes go on.
+mod rules_limits;
+/// Random commands against a naive implementation, through replay and snapshots too.
+mod rules_random;
