@@ -64,8 +64,11 @@ impl<S> BatchCall<S> {
 
     fn summary(&mut self) -> v1::BatchSubmitSummary {
         let totals = self.intake.ledger().totals();
-        let refused_by_reason: Vec<_> =
-            self.counts.all().map(|(reason, count)| v1::RefusalCount { reason: reason.number().into(), count }).collect();
+        let refused_by_reason: Vec<_> = self
+            .counts
+            .all()
+            .map(|(reason, count)| v1::RefusalCount { reason: reason.number().into(), count })
+            .collect();
         v1::BatchSubmitSummary {
             received: self.intake.numbered(),
             accepted: totals.accepted,

@@ -34,13 +34,7 @@ impl Filter {
             "" => None,
             text => Some(parse_uuid(text.as_bytes()).ok_or_else(|| invalid_field("approval_id", "must be a UUID"))?),
         };
-        Filter::new(
-            approval.map(ApprovalId),
-            request.approval_type,
-            request.priority,
-            &request.requester_id,
-            None,
-        )
+        Filter::new(approval.map(ApprovalId), request.approval_type, request.priority, &request.requester_id, None)
     }
 
     pub fn of_pending(request: &v1::StreamPendingApprovalsRequest) -> Result<Filter, Status> {

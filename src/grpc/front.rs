@@ -81,7 +81,7 @@ pub fn routes(deps: Deps) -> (Front, HealthReporter) {
     (Front { deps, approvals, rest }, reporter)
 }
 
-/// The name of the service, for the health reporter.
+/// The service by its name, for the health reporter.
 pub const APPROVALS_SERVICE: &str = SERVICE_NAME;
 
 /// Serves every path of the port. Cheap to clone; a clone for each connection.
@@ -256,14 +256,17 @@ mod tests {
         assert_eq!(SERVICE_PREFIX, format!("/{SERVICE_NAME}/"));
         let descriptor = prost_types::FileDescriptorSet::decode(DESCRIPTOR).expect("a descriptor");
         let services = descriptor.file.iter().flat_map(|file| &file.service);
-        let methods: Vec<_> =
-            services.flat_map(|service| &service.method).map(|method| format!("{SERVICE_PREFIX}{}", method.name())).collect();
+        let methods: Vec<_> = services
+            .flat_map(|service| &service.method)
+            .map(|method| format!("{SERVICE_PREFIX}{}", method.name()))
+            .collect();
         assert!(methods.iter().any(|path| path == STREAM_PATH) && methods.iter().any(|path| path == BATCH_PATH));
     }
 
     #[test]
     fn timeouts_are_read_as_grpc_writes_them() {
-        let check = |text: &str, expected: Option<Duration>| assert_eq!(parse_timeout(text.as_bytes()), expected, "{text}");
+        let check =
+            |text: &str, expected: Option<Duration>| assert_eq!(parse_timeout(text.as_bytes()), expected, "{text}");
         check("1H", Some(Duration::from_secs(3_600)));
         check("2M", Some(Duration::from_secs(120)));
         check("3S", Some(Duration::from_secs(3)));

@@ -24,7 +24,7 @@ mod watch;
 
 pub use caller::{Caller, PeerCertificate, caller};
 pub use codec::RawCodec;
-pub use front::{Deadline, Deps, Front, routes};
+pub use front::{APPROVALS_SERVICE, Deadline, Deps, Front, routes};
 pub use options::{Limits, ServerOptions};
 pub use service::Facts;
 pub use stopping::{Stopper, Stopping, stopping};

@@ -37,7 +37,8 @@ pub(super) async fn pending(
     let start = if request.follow { deps.feed.positions() } else { Vec::new() };
     let ids = deps.shards.pending(filter.state.clone(), filter.awaiting.clone()).await;
     let ids = ids.map_err(|refusal| status::status(&refusal))?;
-    let listing = Listing { deps, caller, filter, start, ids: ids.into(), ready: VecDeque::new(), ahead: HashMap::new(), place };
+    let listing =
+        Listing { deps, caller, filter, start, ids: ids.into(), ready: VecDeque::new(), ahead: HashMap::new(), place };
     let follow = request.follow;
     Ok(stream::unfold(Some(listing), move |listing| next(listing, follow)).flatten().boxed())
 }
@@ -96,9 +97,9 @@ impl Listing {
         drop(place);
         let unseen = move |item: &Followed| {
             let seen = item.as_ref().is_ok_and(|message| {
-                ahead.get(&message.approval_id).is_some_and(|(log, sequence)| {
-                    *log == message.log && message.sequence <= *sequence
-                })
+                ahead
+                    .get(&message.approval_id)
+                    .is_some_and(|(log, sequence)| *log == message.log && message.sequence <= *sequence)
             });
             futures_util::future::ready(!seen)
         };
