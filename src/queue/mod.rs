@@ -4,12 +4,16 @@
 //! to one task; `Reply` is the slot of one answer. At the bound: `push` hands the item back, and
 //! `poll_push` registers for the next free place.
 
+mod alarm;
 mod bell;
 mod mailbox;
 mod reply;
 mod ring;
+mod thread;
 
-pub use bell::Bell;
+pub use alarm::Alarm;
+pub use bell::{Announced, Bell};
 pub use mailbox::Mailbox;
 pub use reply::{Reply, ReplySlot, reply};
 pub use ring::Ring;
+pub use thread::{eventfd, pin_this_thread, thread_cpu_nanos};

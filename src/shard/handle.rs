@@ -1,11 +1,15 @@
 //! What fronts hold: the shards by verbs, whatever their number and threads.
 
-use super::{StreamLedger, Work};
+use super::gate::Gate;
+use super::{Answer, Ask, FullReader, StreamLedger, Turn, Work};
+use crate::engine::{self, Approval};
 use crate::model::{
-    ApprovalId, ApprovalState, ContentHash, Decision, EventRef, LogId, Micros, OpenRequest, Outcome, PartitionKey,
-    Priority, Refusal, ValidatorId, VoteExtras,
+    ApprovalId, ApprovalState, ApprovalType, Decision, EventRef, LogId, Micros, OpenRequest, PARTITIONS, PartitionKey,
+    Priority, Refusal, RequesterId, Status, ValidatorId, ValidatorRef, VoteAnswer, VoteCommand, VoteExtras,
 };
-use crate::queue::Ring;
+use crate::queue::{Ring, reply};
+use std::cmp::Reverse;
+use std::ops::Range;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -32,11 +36,11 @@ pub struct Voted {
     pub repeat: bool,
 }
 
-/// Where a page of votes (or of eligible validators) begins: behind this many of them, in the order of the shard's numbers.
+/// Where a page of votes begins: behind this one, in the order of the shard's numbers.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct VotesAfter(pub Option<u32>);
 
-/// One line of a page of votes. The last three are there only in the FULL view.
+/// One line of a page of votes. The last four are there only in the FULL view.
 #[derive(Clone, Debug)]
 pub struct VoteLine {
     pub validator: Arc<str>,
@@ -56,6 +60,46 @@ pub struct StatusAnswer {
     pub next: Option<VotesAfter>,
 }
 
+/// What a watch or a list selects; `None`: any.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct StateFilter {
+    pub approval: Option<ApprovalId>,
+    pub approval_type: Option<ApprovalType>,
+    pub requester: Option<RequesterId>,
+    pub priority: Option<Priority>,
+}
+
+impl StateFilter {
+    pub fn matches(
+        &self,
+        id: &ApprovalId,
+        approval_type: ApprovalType,
+        requester: &RequesterId,
+        priority: Priority,
+    ) -> bool {
+        self.approval.is_none_or(|wanted| wanted == *id)
+            && self.approval_type.is_none_or(|wanted| wanted == approval_type)
+            && self.priority.is_none_or(|wanted| wanted == priority)
+            && self.requester.is_none_or(|wanted| wanted == *requester)
+    }
+
+    fn matches_approval(&self, approval: &Approval<'_>) -> bool {
+        self.matches(&approval.id(), approval.approval_type(), &approval.requester(), approval.priority())
+    }
+
+    pub fn matches_state(&self, state: &ApprovalState) -> bool {
+        self.matches(&state.id, state.approval_type, &state.requester, state.priority)
+    }
+}
+
+/// One log of the data folder, sealed ones included.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct LogName {
+    pub ordinal: u16,
+    pub id: LogId,
+}
+
+/// Cheap to clone; every front has one.
 #[derive(Clone)]
 pub struct Shards {
     inner: Arc<Inner>,
@@ -63,10 +107,34 @@ pub struct Shards {
 
 struct Inner {
     key: PartitionKey,
-    rings: Vec<Ring<Work>>,
+    rings: Vec<Arc<Ring<Work>>>,
+    /// Which shard owns a partition.
+    owner: Vec<u16>,
+    partitions: Vec<Range<u32>>,
+    logs: Vec<LogName>,
+    gate: Arc<Gate>,
+    full: FullReader,
 }
 
+/// Approvals that one slice of a listing looks at, so that no slice holds a shard for long.
+const SLICE_APPROVALS: usize = 4_096;
+
 impl Shards {
+    pub(super) fn new(
+        key: PartitionKey,
+        rings: Vec<Arc<Ring<Work>>>,
+        partitions: Vec<Range<u32>>,
+        logs: Vec<LogName>,
+        gate: Arc<Gate>,
+        full: FullReader,
+    ) -> Shards {
+        let mut owner = vec![0; PARTITIONS as usize];
+        for (shard, range) in partitions.iter().enumerate() {
+            owner[range.start as usize..range.end as usize].fill(shard as u16);
+        }
+        Shards { inner: Arc::new(Inner { key, rings, owner, partitions, logs, gate, full }) }
+    }
+
     pub fn count(&self) -> usize {
         self.inner.rings.len()
     }
@@ -74,55 +142,170 @@ impl Shards {
     /// Which shard owns this approval.
     #[inline]
     pub fn shard_of(&self, id: &ApprovalId) -> usize {
-        let _ = id;
-        unreachable!("filled by the shard room")
+        if self.inner.rings.len() == 1 {
+            return 0;
+        }
+        usize::from(self.inner.owner[PartitionKey::partition(self.inner.key.hash(id)) as usize])
+    }
+
+    /// Which partition of the folder holds this approval.
+    pub fn partition_of(&self, id: &ApprovalId) -> u32 {
+        PartitionKey::partition(self.inner.key.hash(id))
+    }
+
+    /// The partitions of one shard.
+    pub fn partitions(&self, shard: usize) -> Range<u32> {
+        self.inner.partitions[shard].clone()
     }
 
     /// Overloaded when the ring is full; NoSpace, ClockJump, LimitReached and so on as the rules say.
     pub async fn open(&self, request: OpenRequest) -> Result<Opened, Refusal> {
-        let _ = request;
-        unreachable!("filled by the shard room")
+        let shard = self.shard_of(&request.id);
+        let journal_bytes = engine::opening_bytes_max(&request);
+        self.ask(shard, journal_bytes, move |turn| {
+            let (state, repeat) = turn.engine.open(&request, turn.clock, turn.opens.clone(), &mut turn.sink)?;
+            Ok(Opened { state, repeat })
+        })
+        .await?
     }
 
     pub async fn vote(&self, vote: OwnedVote) -> Result<Voted, Refusal> {
-        let _ = vote;
-        unreachable!("filled by the shard room")
+        let shard = self.shard_of(&vote.approval);
+        self.ask(shard, engine::VOTE_BYTES_MAX, move |turn| {
+            turn.votes.clone()?;
+            let command = VoteCommand {
+                approval: vote.approval,
+                validator: vote.validator.as_str(),
+                decision: vote.decision,
+                extras: vote.extras,
+                item: 0,
+            };
+            let (answer, state) = turn.engine.vote(&command, turn.clock, &mut turn.sink);
+            let repeat = match answer {
+                VoteAnswer::Accepted(_) => false,
+                VoteAnswer::Repeat => true,
+                VoteAnswer::Refused(refusal) => return Err(refusal),
+            };
+            Ok(Voted { state: state.ok_or(Refusal::NotFound)?, repeat })
+        })
+        .await?
     }
 
     /// At most `max` votes behind `after`.
     pub async fn status(&self, id: ApprovalId, after: VotesAfter, max: usize) -> Result<StatusAnswer, Refusal> {
-        let _ = (id, after, max);
-        unreachable!("filled by the shard room")
+        self.ask(self.shard_of(&id), engine::VOTE_BYTES_MAX, move |turn| {
+            let state = touched(turn, &id).ok_or(Refusal::NotFound)?;
+            let page =
+                turn.engine.votes_page(&id, after.0.map(ValidatorRef), max).expect("an approval that was just touched");
+            let line = |(validator, decision): (ValidatorId, Decision)| VoteLine {
+                validator: validator.as_str().into(),
+                decision,
+                reason: Box::default(),
+                signature: Box::default(),
+                voted_at: None,
+                sequence: 0,
+            };
+            let next = page.next.map(|last| VotesAfter(Some(last.0)));
+            Ok(StatusAnswer { state, votes: page.items.into_iter().map(line).collect(), next })
+        })
+        .await?
     }
 
     /// In the order asked for; `None` for an unknown id.
     pub async fn statuses(&self, ids: Vec<ApprovalId>) -> Result<Vec<Option<ApprovalState>>, Refusal> {
-        let _ = ids;
-        unreachable!("filled by the shard room")
+        let mut states = vec![None; ids.len()];
+        let mut asked = Vec::new();
+        for shard in 0..self.count() {
+            let mine: Vec<(usize, ApprovalId)> =
+                ids.iter().copied().enumerate().filter(|(_, id)| self.shard_of(id) == shard).collect();
+            if mine.is_empty() {
+                continue;
+            }
+            // Touching an overdue approval makes its event: room for each.
+            let journal_bytes = mine.len() * engine::EXPIRY_BYTES_MAX;
+            asked.push(self.ask(shard, journal_bytes, move |turn| {
+                mine.into_iter().map(|(at, id)| (at, touched(turn, &id))).collect::<Vec<_>>()
+            }));
+        }
+        for found in futures_util::future::join_all(asked).await {
+            for (at, state) in found? {
+                states[at] = state;
+            }
+        }
+        Ok(states)
     }
 
-    /// FULL's additions: content, and reason, signature, time and sequence of the votes in `lines`, read from the
-    /// journal on a thread of its own. Err: why they are not to be had.
-    pub async fn full(&self, id: ApprovalId, lines: &mut [VoteLine]) -> Result<bytes::Bytes, String> {
-        let _ = (id, lines);
-        unreachable!("filled by the shard room")
+    /// FULL's additions: content, and reason, signature, time and sequence of the votes in `lines`,
+    /// read from the journal on a thread of its own. Err: why they are not to be had.
+    pub async fn full(&self, state: &ApprovalState, lines: &mut [VoteLine]) -> Result<bytes::Bytes, String> {
+        self.inner.full.read(state, lines).await
     }
 
-    /// Eligible validators of an approval, sorted by name, paged.
-    pub async fn eligible(&self, id: ApprovalId, skip: usize, max: usize) -> Result<Vec<Arc<str>>, Refusal> {
-        let _ = (id, skip, max);
-        unreachable!("filled by the shard room")
+    /// At most `max` eligible validators behind `after`, in the order of the shard's numbers; none
+    /// when anyone may vote.
+    pub async fn eligible(
+        &self,
+        id: ApprovalId,
+        after: VotesAfter,
+        max: usize,
+    ) -> Result<(Vec<Arc<str>>, Option<VotesAfter>), Refusal> {
+        self.ask(self.shard_of(&id), 0, move |turn| {
+            let Some(page) = turn.engine.eligible_page(&id, after.0.map(ValidatorRef), max) else {
+                return (Vec::new(), None);
+            };
+            let names = page.items.iter().map(|name| Arc::from(name.as_str())).collect();
+            (names, page.next.map(|last| VotesAfter(Some(last.0))))
+        })
+        .await
     }
 
     /// Ids of everything pending that matches, CRITICAL before HIGH before NORMAL, oldest first
-    /// (created_at, then id) within each; `awaiting`: only what this validator may vote on and has not.
+    /// (created_at, then id) within each; `awaiting`: only what this validator may vote on and has
+    /// not. Looked at slice by slice: an approval opened meanwhile may or may not be among them.
     pub async fn pending(
         &self,
         filter: StateFilter,
         awaiting: Option<ValidatorId>,
     ) -> Result<Vec<ApprovalId>, Refusal> {
-        let _ = (filter, awaiting);
-        unreachable!("filled by the shard room")
+        let mut keys: Vec<(Reverse<Priority>, Micros, ApprovalId)> = Vec::new();
+        for shard in 0..self.count() {
+            for partition in self.partitions(shard) {
+                let mut from = Some(0);
+                while let Some(start) = from {
+                    let (filter, awaiting) = (filter.clone(), awaiting.clone());
+                    let (mut some, next) = self
+                        .ask(shard, 0, move |turn| pending_slice(turn, partition, start, &filter, awaiting.as_ref()))
+                        .await?;
+                    keys.append(&mut some);
+                    from = next;
+                }
+            }
+        }
+        keys.sort_unstable();
+        Ok(keys.into_iter().map(|key| key.2).collect())
+    }
+
+    /// States of one partition, at most [`SLICE_APPROVALS`] looked at; with the sequence at which
+    /// they are true and where to go on.
+    pub async fn partition_states(
+        &self,
+        partition: u32,
+        from: u64,
+        filter: StateFilter,
+    ) -> Result<(Vec<ApprovalState>, u64, Option<u64>), Refusal> {
+        let shard = usize::from(self.inner.owner[partition as usize]);
+        self.ask(shard, 0, move |turn| {
+            let mut states = Vec::new();
+            let next = turn.engine.partition_states(
+                partition,
+                from,
+                SLICE_APPROVALS,
+                |approval| filter.matches_approval(approval),
+                &mut states,
+            );
+            (states, turn.sequence, next)
+        })
+        .await
     }
 
     /// A stream's ledger, for pushes by this handle.
@@ -136,21 +319,68 @@ impl Shards {
         self.inner.rings[shard].poll_push(context, work)
     }
 
-    /// The log that an event's reference names (ordinals are those of the data folder).
+    /// The log that an event's reference names.
     pub fn log_of(&self, event: EventRef) -> LogId {
-        let _ = event;
-        unreachable!("filled by the shard room")
+        self.inner
+            .logs
+            .iter()
+            .find(|log| log.ordinal == event.log_ordinal())
+            .map_or(LogId(0), |log| log.id)
+    }
+
+    /// Whether the node is on its way down.
+    pub fn is_stopping(&self) -> bool {
+        self.inner.gate.is_stopping()
+    }
+
+    /// One question to one shard, answered after the commit of its turn.
+    pub async fn ask<T: Send + 'static>(
+        &self,
+        shard: usize,
+        journal_bytes: usize,
+        question: impl FnOnce(&mut Turn<'_>) -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        if self.inner.gate.is_shard_gone() {
+            return Err(Refusal::Stopping);
+        }
+        let (slot, answer) = reply();
+        let ask: Ask = Box::new(move |turn: &mut Turn<'_>| -> Answer {
+            let outcome = question(turn);
+            Box::new(move || slot.answer(outcome))
+        });
+        self.inner.rings[shard].push(Work::Ask { ask, journal_bytes }).map_err(|_full| Refusal::Overloaded)?;
+        // A shard that ended drops the slot: whether it was done is unknown, and the node goes down.
+        answer.wait().await.ok_or(Refusal::Stopping)
     }
 }
 
-/// What a watch or a list selects; `None`: any.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct StateFilter {
-    pub approval: Option<ApprovalId>,
-    pub approval_type: Option<crate::model::ApprovalType>,
-    pub requester: Option<crate::model::RequesterId>,
-    pub priority: Option<Priority>,
+/// Keys of one slice's pending approvals that match and are not overdue, and where to go on.
+type PendingSlice = (Vec<(Reverse<Priority>, Micros, ApprovalId)>, Option<u64>);
+
+fn pending_slice(
+    turn: &Turn<'_>,
+    partition: u32,
+    from: u64,
+    filter: &StateFilter,
+    awaiting: Option<&ValidatorId>,
+) -> PendingSlice {
+    let (engine, clock) = (&turn.engine, turn.clock);
+    let validator = awaiting.map(|name| engine.validator(name.as_str()));
+    let mut keys = Vec::new();
+    let next = engine.partition_approvals(partition, from, SLICE_APPROVALS, |approval| {
+        let wanted = approval.status() == Status::Pending
+            && !(clock.expire && clock.now >= approval.expires_at())
+            && filter.matches_approval(approval)
+            && validator.is_none_or(|validator| approval.awaits(validator));
+        if wanted {
+            keys.push((Reverse(approval.priority()), approval.created_at(), approval.id()));
+        }
+    });
+    (keys, next)
 }
 
-#[allow(unused)]
-fn _shapes(_: ContentHash, _: Outcome) {}
+/// A read's view: an overdue approval is made Expired first.
+fn touched(turn: &mut Turn<'_>, id: &ApprovalId) -> Option<ApprovalState> {
+    turn.engine.touch(id, turn.clock, &mut turn.sink);
+    turn.engine.state(id)
+}

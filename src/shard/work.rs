@@ -1,8 +1,8 @@
 //! What crosses a shard's ring, and what comes back.
 
 use super::StreamLedger;
-use crate::engine::Engine;
-use crate::model::{CommandSource, EventSink, Micros, OpenRequest, Refusal};
+use crate::engine::{Clock, Engine};
+use crate::model::{CommandSource, EventSink, OpenRequest, Refusal};
 use std::sync::Arc;
 
 /// One push to a shard.
@@ -31,13 +31,11 @@ pub type Answer = Box<dyn FnOnce() + Send>;
 /// What a question may use.
 pub struct Turn<'a> {
     pub engine: &'a mut Engine,
-    pub now: Micros,
+    pub clock: Clock,
     /// Whether new approvals are taken now; why not, otherwise.
     pub opens: Result<(), Refusal>,
     /// Whether votes are taken now.
     pub votes: Result<(), Refusal>,
-    /// False while the clock is in doubt: nothing expires then.
-    pub may_expire: bool,
     /// The newest sequence appended, which is what the engine's state holds.
     pub sequence: u64,
     pub log_ordinal: u16,
