@@ -16,7 +16,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Load(load::LoadArgs),
+    Load(Box<load::LoadArgs>),
     #[command(hide = true)]
     Noop(load::NoopArgs),
 }
@@ -24,7 +24,7 @@ enum Command {
 /// Parses the arguments and runs what they ask for.
 pub fn run() -> ExitCode {
     match Cli::parse().command {
-        Command::Load(args) => load::run(args),
+        Command::Load(args) => load::run(*args),
         Command::Noop(args) => load::run_noop(args),
     }
 }
