@@ -1,2 +1,30 @@
 //! The promises of assent, one file each, in one test binary (`tests/run` runs them all).
 //! A file is named as a user would name the promise it keeps.
+
+/// A real node on free ports in a folder of its own, and hands to use it with.
+mod support;
+
+// What a user is told before anything runs.
+/// `assent` says what it does, ends with the right exit code, and the README's tables are its own.
+mod command_line;
+/// Every setting can come from flag, variable or file; the strongest wins, and a bad one is named.
+mod config;
+
+// The contract.
+/// Fields of the public contract are added, never changed or removed.
+mod descriptor;
+/// Metrics have the contract's names and the rules' reasons.
+mod metrics;
+
+// The window.
+/// Liveness, readiness and metrics over HTTP, bounded against strangers; TLS with the right, the
+/// wrong and no client certificate.
+mod window;
+
+// A node's life.
+/// Start, stop, kill -9 and start again on one folder.
+mod node;
+
+// The house.
+/// Who may import whom, and what is named only where it belongs.
+mod layers;

@@ -1,14 +1,48 @@
-//! Subcommands and flags.
+//! Subcommands and flags: arguments in, one function called, an exit code out.
+//!
+//! Every command ends with one of four codes: 0 done, 1 refused or failed, 2 usage, 3 unreachable.
+//! `assent` alone is `assent serve`. Left to others: what a command does (`server`, `load`, the
+//! client); here is only how it is asked for and how its answer is shown.
 
 pub mod client;
+mod doctor;
+mod journal;
 pub mod load;
+mod probe;
+mod serve;
+mod settings;
 
 use clap::{Parser, Subcommand};
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-/// An approval engine: validators vote, quorum decides, and everyone who must know is told
+/// How a command ended, as the process's exit code.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub enum Exit {
+    Done = 0,
+    /// The node refused, a check failed, or the command could not do its work.
+    Refused = 1,
+    /// The arguments or the settings cannot be used.
+    Usage = 2,
+    /// No node answered.
+    Unreachable = 3,
+}
+
+const TOUR: &str = "\
+Try it:
+  assent                                      a node on 127.0.0.1:9004, its journal in ./data
+  assent doctor                               what this machine lacks, and what to do about it
+  assent submit --required 2 --total 3        open an approval (in another terminal)
+  assent vote APPROVAL_ID alice approved      and vote on it
+  assent watch                                see every change as it happens
+  assent load --mode rows                     how fast it is here
+
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage or settings, 3 no node answered.";
+
+/// An approval engine: validators vote, quorum decides, and everyone who must know is told.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(name = "assent", version, after_help = TOUR, max_term_width = 100, override_usage = "assent [COMMAND]")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -16,15 +50,75 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Load(Box<load::LoadArgs>),
+    /// Run a node (this is what `assent` alone does)
+    Serve(serve::ServeArgs),
+    /// Check this machine: kernel, disk, clock, limits, ports; and say what each finding means
+    Doctor(doctor::DoctorArgs),
+    /// Read a data folder that no node is using: verify its frames, or print its events
+    #[command(subcommand)]
+    Journal(journal::JournalCommand),
+    /// List every setting with its flag, variable, default and bound
+    Settings(settings::SettingsArgs),
+    Load(load::LoadArgs),
     #[command(hide = true)]
     Noop(load::NoopArgs),
+    // ---- Commands of the client and the load generator are added here: a variant with its Args
+    // ---- struct (src/cli/client.rs: submit, vote, status, watch, pending, health;
+    // ---- src/cli/load.rs: load, and noop with #[command(hide = true)]), and below its run function.
 }
 
-/// Parses the arguments and runs what they ask for.
-pub fn run() -> ExitCode {
-    match Cli::parse().command {
-        Command::Load(args) => load::run(*args),
-        Command::Noop(args) => load::run_noop(args),
+/// The whole process, from arguments to exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse_from(with_default_command(std::env::args_os().collect())) {
+        Ok(cli) => cli,
+        // Help and version end with 0, everything else with 2; clap prints both where they belong.
+        Err(error) => error.exit(),
+    };
+    let ended = match cli.command {
+        Command::Serve(args) => serve::run(args),
+        Command::Doctor(args) => doctor::run(args),
+        Command::Journal(command) => journal::run(command),
+        Command::Settings(args) => settings::run(args),
+        Command::Load(args) => return load::run(args),
+        Command::Noop(args) => return load::run_noop(args),
+        // ---- … and here.
+    };
+    let exit = ended.unwrap_or_else(|error| {
+        eprintln!("assent: {error:#}");
+        if error.is::<crate::config::Error>() { Exit::Usage } else { Exit::Refused }
+    });
+    ExitCode::from(exit as u8)
+}
+
+/// `assent` and `assent --data X` mean `assent serve …`.
+fn with_default_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let own = ["-h", "--help", "-V", "--version"];
+    let is_flag = |text: &str| text.starts_with('-') && !own.contains(&text);
+    if arguments.get(1).is_none_or(|first| first.to_str().is_some_and(is_flag)) {
+        arguments.insert(1.min(arguments.len()), "serve".into());
+    }
+    arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_commands_hold_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn serve_is_what_assent_alone_does() {
+        let parse =
+            |line: &str| Cli::try_parse_from(with_default_command(line.split(' ').map(OsString::from).collect()));
+        for line in ["assent", "assent --shards 2", "assent serve --shards=2", "assent --pin --data x"] {
+            assert!(matches!(parse(line), Ok(Cli { command: Command::Serve(_) })), "{line}");
+        }
+        for line in ["assent --help", "assent serve --unknown", "assent frob", "assent serve --shards"] {
+            assert!(parse(line).is_err(), "{line}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! themselves on the shard's thread, where that is cheapest, without the shard knowing protobuf.
 
 use super::{
-    ApprovalId, ContentHash, Decision, Event, EventRef, Outcome, Refusal, RequesterId, RequesterRef, SetRef,
+    ApprovalId, ContentHash, Decision, Event, EventRef, Outcome, PlainVote, Refusal, RequesterId, RequesterRef, SetRef,
     ValidatorRef,
 };
 
@@ -62,6 +62,34 @@ pub trait EventSink {
     fn define_set(&mut self, number: SetRef, digest: &[u8; 32], members: &[ValidatorRef]);
     /// Takes an event; answers with the position that it now has.
     fn append(&mut self, event: &Event<'_>) -> EventRef;
+
+    /// Takes a plain vote, as `append` would its event. A sink that writes bytes overrides this
+    /// with one copy of forty of them.
+    #[inline]
+    fn append_vote(&mut self, vote: &PlainVote) -> EventRef {
+        self.append(&vote.event())
+    }
+}
+
+impl<T: EventSink + ?Sized> EventSink for &mut T {
+    fn segment(&self) -> u64 {
+        (**self).segment()
+    }
+    fn define_validator(&mut self, number: ValidatorRef, name: &str) {
+        (**self).define_validator(number, name);
+    }
+    fn define_requester(&mut self, number: RequesterRef, id: &RequesterId) {
+        (**self).define_requester(number, id);
+    }
+    fn define_set(&mut self, number: SetRef, digest: &[u8; 32], members: &[ValidatorRef]) {
+        (**self).define_set(number, digest, members);
+    }
+    fn append(&mut self, event: &Event<'_>) -> EventRef {
+        (**self).append(event)
+    }
+    fn append_vote(&mut self, vote: &PlainVote) -> EventRef {
+        (**self).append_vote(vote)
+    }
 }
 
 /// An [`EventSink`] that also takes the answers of a batch of votes.

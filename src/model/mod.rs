@@ -5,6 +5,7 @@
 //! Left to others: protobuf (`wire`), the rules (`engine`), clocks (`shard`).
 
 mod approval;
+pub mod codec;
 mod command;
 mod event;
 mod ids;
@@ -17,7 +18,7 @@ pub use approval::{
     Outcome, Priority, Status, TOTAL_VALIDATORS_MAX, Tally,
 };
 pub use command::{CommandSource, EventSink, VoteAnswer, VoteCommand, VoteExtras, VoteSink};
-pub use event::{Decided, Event, EventKind, Expired, Opened, Voted};
+pub use event::{Decided, Event, EventKind, Expired, Opened, PlainVote, Voted};
 pub use ids::{
     ApprovalId, EventRef, LogId, PARTITIONS, PartitionKey, Position, RequesterId, RequesterRef, SetRef, ValidatorId,
     ValidatorRef,

@@ -86,7 +86,7 @@ pub enum Refusal {
     IdTaken,
     /// The setting that names the limit.
     LimitReached(&'static str),
-    /// What has no room: `folder limit` or `disk`.
+    /// What has no room, as ErrorInfo names it.
     NoSpace(&'static str),
     ClockJump,
     Overloaded,

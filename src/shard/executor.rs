@@ -1,0 +1,163 @@
+//! The loop around a core, and the two kinds of thread it runs on: a plain one, whose journal writer
+//! blocks, and a glommio executor, whose journal writer awaits io_uring.
+//!
+//! glommio's shape is the one that holds (perf/README.md): one task, the default queue, no timers,
+//! no waker handed to another thread; wake-up is an eventfd of our own. What the clock brings
+//! arrives through an alarm thread that rings the same bell.
+
+use super::core::{Core, Worked};
+use crate::journal::{self, Storage};
+use crate::queue::{Alarm, Announced, Bell};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How a shard's thread behaves when it has nothing to do, and where it runs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ExecutorOptions {
+    /// Look at the ring this long before sleeping; 0: sleep at once.
+    pub spin_micros: u64,
+    /// The core to stay on; `None`: wherever the kernel likes.
+    pub pin_core: Option<usize>,
+}
+
+/// How a loop waits for work.
+pub(super) trait Idle {
+    /// Returns when the bell rang or the time passed; at once when `work` says there is some.
+    async fn wait(&mut self, timeout: Option<Duration>, work: impl FnOnce() -> bool);
+}
+
+/// Until the node stops and everything is answered, or a frame fails.
+pub(super) async fn run<S: Storage>(
+    mut core: Core<S>,
+    mut idle: impl Idle,
+    options: ExecutorOptions,
+) -> Result<(), journal::Error> {
+    loop {
+        let worked = core.turn();
+        if core.begin_commit() {
+            // While it syncs, the next batch is decided.
+            while !core.log.commit_done() && core.turn() == Worked::Something {}
+            core.ride_along();
+            core.finish_commit().await?;
+            continue;
+        }
+        core.answer_now();
+        if worked != Worked::Nothing {
+            continue;
+        }
+        if core.gate.is_finishing() && !core.has_work() {
+            return Ok(());
+        }
+        if options.spin_micros > 0 && spin(&core, options.spin_micros) {
+            continue;
+        }
+        let timeout = core.due_in_micros().map(Duration::from_micros);
+        let (ring, gate, snapshot) = (&core.ring, &core.gate, &core.snapshot);
+        idle.wait(timeout, || !ring.is_empty() || gate.is_finishing() || snapshot.wants_turn()).await;
+    }
+}
+
+fn spin<S: Storage>(core: &Core<S>, micros: u64) -> bool {
+    let until = Instant::now() + Duration::from_micros(micros);
+    while Instant::now() < until {
+        for _ in 0..64 {
+            if core.has_work() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+    }
+    false
+}
+
+/// Sleeps on its own thread.
+struct Park {
+    bell: Arc<Bell>,
+}
+
+impl Idle for Park {
+    async fn wait(&mut self, timeout: Option<Duration>, work: impl FnOnce() -> bool) {
+        self.bell.sleep(timeout, work);
+    }
+}
+
+/// Runs a core whose writer blocks on the calling thread.
+pub(super) fn run_plain<S: Storage>(
+    core: Core<S>,
+    bell: Arc<Bell>,
+    options: ExecutorOptions,
+) -> Result<(), journal::Error> {
+    bell.belongs_to_this_thread();
+    if let Some(number) = options.pin_core {
+        crate::queue::pin_this_thread(number);
+    }
+    block_on_ready(run(core, Park { bell }, options))
+}
+
+/// A future that never waits for anybody: its writer blocks, and it sleeps on its own thread.
+fn block_on_ready<T>(future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    match future.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
+        std::task::Poll::Ready(output) => output,
+        std::task::Poll::Pending => unreachable!("a plain shard's writer blocks"),
+    }
+}
+
+/// Reads the bell's eventfd through io_uring.
+struct ReadEvent {
+    bell: Arc<Bell>,
+    file: glommio::io::BufferedFile,
+    alarm: Alarm,
+}
+
+impl ReadEvent {
+    async fn read_once(&self) {
+        let read = self.file.read_at(0, 8).await;
+        // An eventfd of our own cannot fail to be read while it is open.
+        read.expect("read the shard's eventfd");
+    }
+}
+
+impl Idle for ReadEvent {
+    async fn wait(&mut self, timeout: Option<Duration>, work: impl FnOnce() -> bool) {
+        match self.bell.announce(work) {
+            Announced::Awake => {}
+            Announced::AwakeWithWakeUnderWay => self.read_once().await,
+            Announced::Sleep => {
+                self.alarm.set(timeout);
+                self.read_once().await;
+                self.alarm.set(None);
+            }
+        }
+    }
+}
+
+/// Runs a core on a glommio executor on the calling thread. `make` builds it there, because its
+/// writer belongs to the executor.
+pub(super) fn run_glommio<S: Storage>(
+    make: impl FnOnce() -> Result<Core<S>, journal::Error>,
+    bell: Arc<Bell>,
+    options: ExecutorOptions,
+) -> Result<(), journal::Error> {
+    use std::os::fd::FromRawFd;
+    let placement = options.pin_core.map_or(glommio::Placement::Unbound, glommio::Placement::Fixed);
+    let executor = glommio::LocalExecutorBuilder::new(placement)
+        // A preempt timer makes run() take "preempted" for "nothing to do", and park for good.
+        .preempt_timer(Duration::from_secs(3600))
+        .make()
+        .map_err(|error| journal::Error::Io {
+            doing: "start a glommio executor for",
+            path: std::path::PathBuf::from("a shard"),
+            source: std::io::Error::other(error.to_string()),
+        })?;
+    executor.run(async move {
+        let descriptor = crate::queue::eventfd();
+        bell.belongs_to_eventfd(descriptor);
+        let alarm = Alarm::start(bell.clone());
+        // SAFETY: the descriptor is a fresh eventfd that nobody else closes; the file owns it, and
+        // lives as long as the loop, after which nobody rings the bell.
+        let file = unsafe { glommio::io::BufferedFile::from_raw_fd(descriptor) };
+        let core = make()?;
+        run(core, ReadEvent { bell, file, alarm }, options).await
+    })
+}

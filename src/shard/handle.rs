@@ -1,0 +1,381 @@
+//! What fronts hold: the shards by verbs, whatever their number and threads.
+
+use super::gate::Gate;
+use super::{Answer, Ask, FullReader, StreamLedger, Turn, Work};
+use crate::engine::{self, Approval};
+use crate::model::{
+    ApprovalId, ApprovalState, ApprovalType, Decision, EventRef, LogId, Micros, OpenRequest, PARTITIONS, PartitionKey,
+    Priority, Refusal, RequesterId, Status, ValidatorId, ValidatorRef, VoteAnswer, VoteCommand, VoteExtras,
+};
+use crate::queue::{Ring, reply};
+use std::cmp::Reverse;
+use std::ops::Range;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+/// A vote of a unary call.
+#[derive(Clone, Debug)]
+pub struct OwnedVote {
+    pub approval: ApprovalId,
+    pub validator: ValidatorId,
+    pub decision: Decision,
+    pub extras: Option<Box<VoteExtras>>,
+}
+
+/// An approval is open, by this call or by an equal one before it.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    pub state: ApprovalState,
+    pub repeat: bool,
+}
+
+/// A vote stands, by this call or by an equal one before it.
+#[derive(Clone, Debug)]
+pub struct Voted {
+    pub state: ApprovalState,
+    pub repeat: bool,
+}
+
+/// Where a page of votes begins: behind this one, in the order of the shard's numbers.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct VotesAfter(pub Option<u32>);
+
+/// One line of a page of votes. The last four are there only in the FULL view.
+#[derive(Clone, Debug)]
+pub struct VoteLine {
+    pub validator: Arc<str>,
+    pub decision: Decision,
+    pub reason: Box<str>,
+    pub signature: Box<[u8]>,
+    pub voted_at: Option<Micros>,
+    pub sequence: u64,
+}
+
+/// An approval with a page of its votes.
+#[derive(Clone, Debug)]
+pub struct StatusAnswer {
+    pub state: ApprovalState,
+    pub votes: Vec<VoteLine>,
+    /// More votes follow behind this.
+    pub next: Option<VotesAfter>,
+}
+
+/// What a watch or a list selects; `None`: any.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct StateFilter {
+    pub approval: Option<ApprovalId>,
+    pub approval_type: Option<ApprovalType>,
+    pub requester: Option<RequesterId>,
+    pub priority: Option<Priority>,
+}
+
+impl StateFilter {
+    pub fn matches(
+        &self,
+        id: &ApprovalId,
+        approval_type: ApprovalType,
+        requester: &RequesterId,
+        priority: Priority,
+    ) -> bool {
+        self.approval.is_none_or(|wanted| wanted == *id)
+            && self.approval_type.is_none_or(|wanted| wanted == approval_type)
+            && self.priority.is_none_or(|wanted| wanted == priority)
+            && self.requester.is_none_or(|wanted| wanted == *requester)
+    }
+
+    fn matches_approval(&self, approval: &Approval<'_>) -> bool {
+        self.matches(&approval.id(), approval.approval_type(), &approval.requester(), approval.priority())
+    }
+
+    pub fn matches_state(&self, state: &ApprovalState) -> bool {
+        self.matches(&state.id, state.approval_type, &state.requester, state.priority)
+    }
+}
+
+/// One log of the data folder, sealed ones included.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct LogName {
+    pub ordinal: u16,
+    pub id: LogId,
+}
+
+/// Cheap to clone; every front has one.
+#[derive(Clone)]
+pub struct Shards {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    key: PartitionKey,
+    rings: Vec<Arc<Ring<Work>>>,
+    /// Which shard owns a partition.
+    owner: Vec<u16>,
+    partitions: Vec<Range<u32>>,
+    logs: Vec<LogName>,
+    gate: Arc<Gate>,
+    full: FullReader,
+}
+
+/// Approvals that one slice of a listing looks at, so that no slice holds a shard for long.
+const SLICE_APPROVALS: usize = 4_096;
+
+impl Shards {
+    pub(super) fn new(
+        key: PartitionKey,
+        rings: Vec<Arc<Ring<Work>>>,
+        partitions: Vec<Range<u32>>,
+        logs: Vec<LogName>,
+        gate: Arc<Gate>,
+        full: FullReader,
+    ) -> Shards {
+        let mut owner = vec![0; PARTITIONS as usize];
+        for (shard, range) in partitions.iter().enumerate() {
+            owner[range.start as usize..range.end as usize].fill(shard as u16);
+        }
+        Shards { inner: Arc::new(Inner { key, rings, owner, partitions, logs, gate, full }) }
+    }
+
+    pub fn count(&self) -> usize {
+        self.inner.rings.len()
+    }
+
+    /// Which shard owns this approval.
+    #[inline]
+    pub fn shard_of(&self, id: &ApprovalId) -> usize {
+        if self.inner.rings.len() == 1 {
+            return 0;
+        }
+        usize::from(self.inner.owner[PartitionKey::partition(self.inner.key.hash(id)) as usize])
+    }
+
+    /// Which partition of the folder holds this approval.
+    pub fn partition_of(&self, id: &ApprovalId) -> u32 {
+        PartitionKey::partition(self.inner.key.hash(id))
+    }
+
+    /// The partitions of one shard.
+    pub fn partitions(&self, shard: usize) -> Range<u32> {
+        self.inner.partitions[shard].clone()
+    }
+
+    /// Overloaded when the ring is full; NoSpace, ClockJump, LimitReached and so on as the rules say.
+    pub async fn open(&self, request: OpenRequest) -> Result<Opened, Refusal> {
+        let shard = self.shard_of(&request.id);
+        let journal_bytes = engine::opening_bytes_max(&request);
+        self.ask(shard, journal_bytes, move |turn| {
+            let (state, repeat) = turn.engine.open(&request, turn.clock, turn.opens.clone(), &mut turn.sink)?;
+            Ok(Opened { state, repeat })
+        })
+        .await?
+    }
+
+    pub async fn vote(&self, vote: OwnedVote) -> Result<Voted, Refusal> {
+        let shard = self.shard_of(&vote.approval);
+        self.ask(shard, engine::VOTE_BYTES_MAX, move |turn| {
+            turn.votes.clone()?;
+            let command = VoteCommand {
+                approval: vote.approval,
+                validator: vote.validator.as_str(),
+                decision: vote.decision,
+                extras: vote.extras,
+                item: 0,
+            };
+            let (answer, state) = turn.engine.vote(&command, turn.clock, &mut turn.sink);
+            let repeat = match answer {
+                VoteAnswer::Accepted(_) => false,
+                VoteAnswer::Repeat => true,
+                VoteAnswer::Refused(refusal) => return Err(refusal),
+            };
+            Ok(Voted { state: state.ok_or(Refusal::NotFound)?, repeat })
+        })
+        .await?
+    }
+
+    /// At most `max` votes behind `after`.
+    pub async fn status(&self, id: ApprovalId, after: VotesAfter, max: usize) -> Result<StatusAnswer, Refusal> {
+        self.ask(self.shard_of(&id), engine::VOTE_BYTES_MAX, move |turn| {
+            let state = touched(turn, &id).ok_or(Refusal::NotFound)?;
+            let page =
+                turn.engine.votes_page(&id, after.0.map(ValidatorRef), max).expect("an approval that was just touched");
+            let line = |(validator, decision): (ValidatorId, Decision)| VoteLine {
+                validator: validator.as_str().into(),
+                decision,
+                reason: Box::default(),
+                signature: Box::default(),
+                voted_at: None,
+                sequence: 0,
+            };
+            let next = page.next.map(|last| VotesAfter(Some(last.0)));
+            Ok(StatusAnswer { state, votes: page.items.into_iter().map(line).collect(), next })
+        })
+        .await?
+    }
+
+    /// In the order asked for; `None` for an unknown id.
+    pub async fn statuses(&self, ids: Vec<ApprovalId>) -> Result<Vec<Option<ApprovalState>>, Refusal> {
+        let mut states = vec![None; ids.len()];
+        let mut asked = Vec::new();
+        for shard in 0..self.count() {
+            let mine: Vec<(usize, ApprovalId)> =
+                ids.iter().copied().enumerate().filter(|(_, id)| self.shard_of(id) == shard).collect();
+            if mine.is_empty() {
+                continue;
+            }
+            // Touching an overdue approval makes its event: room for each.
+            let journal_bytes = mine.len() * engine::EXPIRY_BYTES_MAX;
+            asked.push(self.ask(shard, journal_bytes, move |turn| {
+                mine.into_iter().map(|(at, id)| (at, touched(turn, &id))).collect::<Vec<_>>()
+            }));
+        }
+        for found in futures_util::future::join_all(asked).await {
+            for (at, state) in found? {
+                states[at] = state;
+            }
+        }
+        Ok(states)
+    }
+
+    /// FULL's additions: content, and reason, signature, time and sequence of the votes in `lines`,
+    /// read from the journal on a thread of its own. Err: why they are not to be had.
+    pub async fn full(&self, state: &ApprovalState, lines: &mut [VoteLine]) -> Result<bytes::Bytes, String> {
+        self.inner.full.read(state, lines).await
+    }
+
+    /// At most `max` eligible validators after the first `skip`, in an order that stays the same
+    /// while the node runs; none when anyone may vote.
+    pub async fn eligible(&self, id: ApprovalId, skip: usize, max: usize) -> Result<Vec<Arc<str>>, Refusal> {
+        self.ask(self.shard_of(&id), 0, move |turn| {
+            let page = turn.engine.eligible_page(&id, None, skip.saturating_add(max));
+            let names = page.map(|page| page.items).unwrap_or_default();
+            names.iter().skip(skip).map(|name| Arc::from(name.as_str())).collect()
+        })
+        .await
+    }
+
+    /// Ids of everything pending that matches, CRITICAL before HIGH before NORMAL, oldest first
+    /// (created_at, then id) within each; `awaiting`: only what this validator may vote on and has
+    /// not. Looked at slice by slice: an approval opened meanwhile may or may not be among them.
+    pub async fn pending(
+        &self,
+        filter: StateFilter,
+        awaiting: Option<ValidatorId>,
+    ) -> Result<Vec<ApprovalId>, Refusal> {
+        let mut keys: Vec<(Reverse<Priority>, Micros, ApprovalId)> = Vec::new();
+        for shard in 0..self.count() {
+            for partition in self.partitions(shard) {
+                let mut from = Some(0);
+                while let Some(start) = from {
+                    let (filter, awaiting) = (filter.clone(), awaiting.clone());
+                    let (mut some, next) = self
+                        .ask(shard, 0, move |turn| pending_slice(turn, partition, start, &filter, awaiting.as_ref()))
+                        .await?;
+                    keys.append(&mut some);
+                    from = next;
+                }
+            }
+        }
+        keys.sort_unstable();
+        Ok(keys.into_iter().map(|key| key.2).collect())
+    }
+
+    /// States of one partition, at most [`SLICE_APPROVALS`] looked at; with the sequence at which
+    /// they are true and where to go on.
+    pub async fn partition_states(
+        &self,
+        partition: u32,
+        from: u64,
+        filter: StateFilter,
+    ) -> Result<(Vec<ApprovalState>, u64, Option<u64>), Refusal> {
+        let shard = usize::from(self.inner.owner[partition as usize]);
+        self.ask(shard, 0, move |turn| {
+            let mut states = Vec::new();
+            let next = turn.engine.partition_states(
+                partition,
+                from,
+                SLICE_APPROVALS,
+                |approval| filter.matches_approval(approval),
+                &mut states,
+            );
+            (states, turn.sequence, next)
+        })
+        .await
+    }
+
+    /// A stream's ledger, for pushes by this handle.
+    pub fn ledger(&self) -> Arc<StreamLedger> {
+        Arc::new(StreamLedger::new(self.count()))
+    }
+
+    /// Pushes what `work` holds to `shard`; a full ring leaves it there and wakes the task later
+    /// (flow control). `StreamLedger::sending` comes before the first try.
+    pub fn poll_push(&self, context: &mut Context<'_>, shard: usize, work: &mut Option<Work>) -> Poll<()> {
+        self.inner.rings[shard].poll_push(context, work)
+    }
+
+    /// The log that an event's reference names.
+    pub fn log_of(&self, event: EventRef) -> LogId {
+        self.inner.logs.iter().find(|log| log.ordinal == event.log_ordinal()).map_or(LogId(0), |log| log.id)
+    }
+
+    /// The log of this generation that holds a partition.
+    pub fn log_of_partition(&self, partition: u32) -> LogId {
+        let current = &self.inner.logs[self.inner.logs.len() - self.count()..];
+        current[usize::from(self.inner.owner[partition as usize])].id
+    }
+
+    /// Whether the node is on its way down.
+    pub fn is_stopping(&self) -> bool {
+        self.inner.gate.is_stopping()
+    }
+
+    /// One question to one shard, answered after the commit of its turn.
+    pub async fn ask<T: Send + 'static>(
+        &self,
+        shard: usize,
+        journal_bytes: usize,
+        question: impl FnOnce(&mut Turn<'_>) -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        if self.inner.gate.is_shard_gone() {
+            return Err(Refusal::Stopping);
+        }
+        let (slot, answer) = reply();
+        let ask: Ask = Box::new(move |turn: &mut Turn<'_>| -> Answer {
+            let outcome = question(turn);
+            Box::new(move || slot.answer(outcome))
+        });
+        self.inner.rings[shard].push(Work::Ask { ask, journal_bytes }).map_err(|_full| Refusal::Overloaded)?;
+        // A shard that ended drops the slot: whether it was done is unknown, and the node goes down.
+        answer.wait().await.ok_or(Refusal::Stopping)
+    }
+}
+
+/// Keys of one slice's pending approvals that match and are not overdue, and where to go on.
+type PendingSlice = (Vec<(Reverse<Priority>, Micros, ApprovalId)>, Option<u64>);
+
+fn pending_slice(
+    turn: &Turn<'_>,
+    partition: u32,
+    from: u64,
+    filter: &StateFilter,
+    awaiting: Option<&ValidatorId>,
+) -> PendingSlice {
+    let (engine, clock) = (&turn.engine, turn.clock);
+    let validator = awaiting.map(|name| engine.validator(name.as_str()));
+    let mut keys = Vec::new();
+    let next = engine.partition_approvals(partition, from, SLICE_APPROVALS, |approval| {
+        let wanted = approval.status() == Status::Pending
+            && !(clock.expire && clock.now >= approval.expires_at())
+            && filter.matches_approval(approval)
+            && validator.is_none_or(|validator| approval.awaits(validator));
+        if wanted {
+            keys.push((Reverse(approval.priority()), approval.created_at(), approval.id()));
+        }
+    });
+    (keys, next)
+}
+
+/// A read's view: an overdue approval is made Expired first.
+fn touched(turn: &mut Turn<'_>, id: &ApprovalId) -> Option<ApprovalState> {
+    turn.engine.touch(id, turn.clock, &mut turn.sink);
+    turn.engine.state(id)
+}

@@ -1,0 +1,229 @@
+//! From a data folder to running shards, and from running shards to an end.
+
+use super::clock::{Clock, MachineTime};
+use super::core::Core;
+use super::executor::{self, ExecutorOptions};
+use super::gate::Gate;
+use super::handle::LogName;
+use super::recovery::{self, RecoveredShard, ShardReport};
+use super::snapshot::{SnapshotOptions, SnapshotRun};
+use super::{Answer, Error, Feed, FullReader, Shards, Tail, Work};
+use crate::engine::Limits;
+use crate::journal::{self, Folder, Log, SnapshotWriter, Storage};
+use crate::metrics::ShardMetrics;
+use crate::model::LogId;
+use crate::queue::{Bell, Mailbox, Ring};
+use crossbeam::channel::{Receiver, bounded};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+/// Which thread a shard runs on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Executor {
+    /// A plain thread; its journal writer blocks, or hands frames to a flush thread under load.
+    Plain,
+    /// A glommio executor on io_uring.
+    Glommio,
+}
+
+/// What the shards need to start.
+#[derive(Clone)]
+pub struct Options {
+    pub data: PathBuf,
+    pub shards: usize,
+    pub executor: Executor,
+    pub executor_options: ExecutorOptions,
+    /// Cores to pin shards to, in order; empty: none.
+    pub pin: bool,
+    pub ring_capacity: usize,
+    pub limits: Limits,
+    pub snapshot: SnapshotOptions,
+    pub journal: journal::Options,
+    /// An operator accepts the wall clock as it is.
+    pub accept_clock: bool,
+}
+
+/// Running shards.
+pub struct Started {
+    pub shards: Shards,
+    pub gate: Arc<Gate>,
+    pub feed: Feed,
+    /// A task on the fronts' runtime runs what comes out of it.
+    pub answers: Mailbox<Vec<Answer>>,
+    pub reports: Vec<ShardReport>,
+    pub deployment: [u8; 16],
+    pub generation: u32,
+    pub fresh: bool,
+    /// The first shard that ends, and how. `Ok` after `Gate::finish`.
+    pub ended: Receiver<(usize, Result<(), String>)>,
+    threads: Vec<JoinHandle<()>>,
+    bells: Vec<Arc<Bell>>,
+}
+
+impl Started {
+    /// Lets the rings run empty, and waits for the shards to end.
+    pub fn finish(&mut self) -> Result<(), String> {
+        self.gate.finish();
+        self.bells.iter().for_each(|bell| bell.ring());
+        let mut outcome = Ok(());
+        for _ in 0..self.threads.len() {
+            if let Ok((shard, Err(message))) = self.ended.recv() {
+                outcome = Err(format!("shard {shard}: {message}"));
+            }
+        }
+        for thread in self.threads.drain(..) {
+            let _reported_through_ended = thread.join();
+        }
+        self.answers.close();
+        outcome
+    }
+}
+
+/// Recovers the folder and starts a thread a shard.
+pub fn start<S: Storage>(storage: S, options: &Options, metrics: &[Arc<ShardMetrics>]) -> Result<Started, Error> {
+    assert_eq!(metrics.len(), options.shards, "a block of metrics a shard");
+    let folder = Folder::open(storage, &options.data, options.journal.clone())?;
+    let fresh = folder.meta().generations.is_empty();
+    let recovered = recovery::recover_all(&folder, options.shards, &options.limits)?;
+    let key = recovery::partition_key(&folder);
+    let meta = folder.meta();
+
+    let gate = Arc::new(Gate::new(options.shards));
+    let answers = Mailbox::new();
+    let follower = Arc::new(Bell::new());
+    let (report_end, ended) = bounded(options.shards);
+    let (mut rings, mut tails, mut threads, mut bells) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut partitions, mut reports) = (Vec::new(), Vec::new());
+    for (index, shard) in recovered.into_iter().enumerate() {
+        let bell = Arc::new(Bell::new());
+        let ring = Arc::new(Ring::new(options.ring_capacity, bell.clone()));
+        let tail = Arc::new(Tail::new(shard.recovered.last_sequence, follower.clone()));
+        rings.push(ring.clone());
+        tails.push(tail.clone());
+        bells.push(bell.clone());
+        partitions.push(u32::from(shard.log.partitions.start)..u32::from(shard.log.partitions.end));
+        reports.push(shard.report.clone());
+        let parts = Parts {
+            index,
+            shard,
+            folder: folder.clone(),
+            ring,
+            gate: gate.clone(),
+            answers: answers.clone(),
+            metrics: metrics[index].clone(),
+            tail,
+            bell,
+            options: options.clone(),
+        };
+        let report_end = report_end.clone();
+        let (ready, is_ready) = bounded::<()>(1);
+        let thread = std::thread::Builder::new()
+            .name(format!("shard-{index}"))
+            .spawn(move || {
+                let run = std::panic::AssertUnwindSafe(move || parts.run(ready));
+                let outcome = match std::panic::catch_unwind(run) {
+                    Ok(outcome) => outcome.map_err(|error| error.to_string()),
+                    Err(panic) => Err(panic_message(&*panic)),
+                };
+                let _node_gone = report_end.send((index, outcome));
+            })
+            .map_err(Error::Thread)?;
+        threads.push(thread);
+        if is_ready.recv().is_err() {
+            let (shard, outcome) = ended.recv().expect("a shard that is not ready says why");
+            return Err(Error::Shard { shard, message: outcome.err().unwrap_or_default() });
+        }
+    }
+    let logs: Vec<LogName> = meta
+        .generations
+        .iter()
+        .flat_map(|generation| &generation.logs)
+        .map(|log| LogName { ordinal: log.ordinal, id: LogId(log.id) })
+        .collect();
+    let full = FullReader::start(&options.data, meta.clone(), tails.clone()).map_err(Error::Thread)?;
+    let shards = Shards::new(key, rings, partitions, logs, gate.clone(), full);
+    let feed =
+        Feed::start(options.data.clone(), meta.clone(), tails, follower, shards.clone()).map_err(Error::Thread)?;
+    let (deployment, generation) = (meta.deployment, meta.current().map_or(0, |current| current.number));
+    Ok(Started { shards, gate, feed, answers, reports, deployment, generation, fresh, ended, threads, bells })
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("panicked: {}", text.unwrap_or("no message"))
+}
+
+/// What moves to a shard's thread.
+struct Parts<S: Storage> {
+    index: usize,
+    shard: RecoveredShard,
+    folder: Folder<S>,
+    ring: Arc<Ring<Work>>,
+    gate: Arc<Gate>,
+    answers: Mailbox<Vec<Answer>>,
+    metrics: Arc<ShardMetrics>,
+    tail: Arc<Tail>,
+    bell: Arc<Bell>,
+    options: Options,
+}
+
+impl<S: Storage> Parts<S> {
+    fn run(self, ready: crossbeam::channel::Sender<()>) -> Result<(), journal::Error> {
+        let (executor, bell, mut executor_options) =
+            (self.options.executor, self.bell.clone(), self.options.executor_options);
+        if self.options.pin {
+            executor_options.pin_core = Some(self.index);
+        }
+        match executor {
+            Executor::Plain => {
+                let core = self.core()?;
+                let _start_gone = ready.send(());
+                executor::run_plain(core, bell, executor_options)
+            }
+            Executor::Glommio => executor::run_glommio(
+                move || {
+                    let core = self.core()?;
+                    let _start_gone = ready.send(());
+                    Ok(core)
+                },
+                bell,
+                executor_options,
+            ),
+        }
+    }
+
+    fn core(self) -> Result<Core<S>, journal::Error> {
+        let RecoveredShard { engine, log: meta, recovered, newest, .. } = self.shard;
+        let covered = recovered.snapshot_sequence;
+        let storage = self.folder.storage();
+        let writer = storage.writer().map_err(|source| journal::Error::Io {
+            doing: "make a writer for",
+            path: self.folder.dir().to_path_buf(),
+            source,
+        })?;
+        let log = Log::start(&self.folder, &meta, &recovered, writer)?;
+        let (folder, log_meta) = (self.folder.clone(), meta.clone());
+        let snapshot = SnapshotRun::new(
+            u32::from(meta.partitions.start)..u32::from(meta.partitions.end),
+            self.options.snapshot,
+            covered,
+            self.bell.clone(),
+            Box::new(move || SnapshotWriter::new(&folder, &log_meta)),
+            Arc::new(|message| tracing::error!("snapshot not written, the journal still holds everything: {message}")),
+        );
+        Ok(Core::new(
+            self.index,
+            engine,
+            log,
+            meta.ordinal,
+            self.ring,
+            Clock::start(MachineTime::default(), newest, self.options.accept_clock),
+            self.gate,
+            self.answers,
+            self.metrics,
+            self.tail,
+            snapshot,
+        ))
+    }
+}
