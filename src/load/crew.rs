@@ -188,7 +188,7 @@ async fn first_error(calls: Vec<tokio::task::JoinHandle<Result<(), Status>>>) ->
     }
     let _abort = Abort(calls.iter().map(tokio::task::JoinHandle::abort_handle).collect());
     let results = join_all(calls).await;
-    results.into_iter().map(|result| result.expect("calls do not panic")).collect()
+    results.into_iter().try_for_each(|result| result.expect("calls do not panic"))
 }
 
 fn answers(phase: &Phase) -> u64 {

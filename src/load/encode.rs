@@ -27,7 +27,7 @@ fn varint(out: &mut Vec<u8>, mut value: u64) {
 }
 
 const fn varint_bytes(value: u64) -> usize {
-    ((64 - (value | 1).leading_zeros() as usize) + 6) / 7
+    (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
 }
 
 const fn field_bytes(length: usize) -> usize {

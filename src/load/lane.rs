@@ -213,7 +213,7 @@ impl Lane {
         }
         if starts_unit {
             state.units += 1;
-            state.lag.saturating_record(micros(now - started));
+            state.lag.record(micros(now - started)).expect(RESIZES);
         }
         let slice = state.take(track, count as u32, started).expect("peeked");
         state.in_flight += u64::from(slice.count);
@@ -325,7 +325,7 @@ impl Lane {
         // Where both are sent, latency is that of the votes.
         if self.cut.last_validator.is_none() || matches!(slice.kind, TrackKind::Vote { .. }) {
             let latency = micros(now.saturating_duration_since(started));
-            interval.latencies.saturating_record_n(latency, count);
+            interval.latencies.record_n(latency, count).expect(RESIZES);
         }
         state.tally.last_answer = Some(now);
     }
@@ -363,6 +363,9 @@ impl Lane {
         self.state().in_flight
     }
 }
+
+/// Saturating calls would not.
+const RESIZES: &str = "a histogram that resizes takes any value";
 
 fn micros(duration: Duration) -> u64 {
     duration.as_micros() as u64
@@ -520,6 +523,19 @@ mod tests {
         let sent: Vec<_> = std::iter::from_fn(|| next(&lane).flatten()).collect();
         assert_eq!(sent[..3], [(0, 100, 10), (1, 0, 10), (2, 0, 10)]);
         assert_eq!(sent[3], (0, 110, 5), "15 approvals in all");
+    }
+
+    #[test]
+    fn latencies_of_any_length_are_kept() {
+        let lane = lane(cut(10, 30), Order::RoundRobin, vec![votes(0, 100)]);
+        let Poll::Ready(Some(mut task)) = lane.poll_task(&mut Context::from_waker(Waker::noop())) else {
+            panic!("there is work");
+        };
+        task.started -= Duration::from_secs(5);
+        lane.answered(task, &[], 0);
+        lane.finish();
+        let seconds = lane.phase.timeline.take();
+        assert!(seconds[0].latencies.max() >= 5_000_000 && seconds[0].latencies.len() == 10);
     }
 
     #[test]

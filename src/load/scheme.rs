@@ -102,7 +102,7 @@ pub struct Shuffle {
 
 impl Shuffle {
     pub fn new(count: u64, key: u64) -> Shuffle {
-        assert!(count >= 1 && count <= 1 << 40, "shuffles 1 to 2^40 items");
+        assert!((1..=1 << 40).contains(&count), "shuffles 1 to 2^40 items");
         let bits = (64 - (count - 1).leading_zeros()).max(2);
         let multipliers = [mix(key) | 1, mix(key ^ 0x5851) | 1];
         let addends = [mix(key ^ 0xF42D), mix(key ^ 0x4C95)];
