@@ -27,13 +27,9 @@ mod watch;
 
 pub use caller::{Caller, PeerCertificate, caller};
 pub use codec::RawCodec;
-<<<<<<< HEAD
 pub use follow::{HubFeed, change_message};
 pub use front::{APPROVALS_SERVICE, Deadline, Deps, Front, routes};
 pub use listener::{Connection, incoming};
-=======
-pub use front::{APPROVALS_SERVICE, Deadline, Deps, Front, routes};
->>>>>>> wire
 pub use options::{Limits, ServerOptions};
 pub use service::Facts;
 pub use stopping::{Stopper, Stopping, stopping};
