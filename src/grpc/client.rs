@@ -224,7 +224,10 @@ mod tests {
 
     #[test]
     fn endpoints_are_checked() {
-        assert_eq!(Target::plain("localhost:9004").endpoint().expect("legal").uri().to_string(), "http://localhost:9004/");
+        assert_eq!(
+            Target::plain("localhost:9004").endpoint().expect("legal").uri().to_string(),
+            "http://localhost:9004/"
+        );
         for wrong in ["ftp://localhost", "http://", "https://localhost:9004"] {
             assert!(matches!(Target::plain(wrong).endpoint(), Err(Error::Usage(_))), "{wrong}");
         }

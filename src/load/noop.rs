@@ -248,7 +248,9 @@ impl tower::Service<http::Request<tonic::body::Body>> for OwnDecoding {
     fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
         let grpc = || Grpc::new(RawCodec).max_decoding_message_size(16 << 20);
         match request.uri().path().rsplit('/').next() {
-            Some("BidirectionalApprovalStream") => Box::pin(async move { Ok(grpc().streaming(OnStream, request).await) }),
+            Some("BidirectionalApprovalStream") => {
+                Box::pin(async move { Ok(grpc().streaming(OnStream, request).await) })
+            }
             Some("BatchSubmitResponses") => Box::pin(async move { Ok(grpc().client_streaming(InCall, request).await) }),
             Some("SubmitValidatorResponse") => Box::pin(async move { Ok(grpc().unary(Single, request).await) }),
             _ => tower::Service::call(&mut self.rest, request),
@@ -266,7 +268,9 @@ impl<F: FnMut(Bytes) -> Option<u64> + Unpin> Stream for RawAcknowledgements<F> {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let answer = |acked_through| ApprovalStreamResponse { acked_through, ..Default::default() };
-        self.0.poll(cx).map(|next| next.map(|through| through.map(|n| prost::Message::encode_to_vec(&answer(n)).into())))
+        self.0
+            .poll(cx)
+            .map(|next| next.map(|through| through.map(|n| prost::Message::encode_to_vec(&answer(n)).into())))
     }
 }
 
@@ -492,16 +496,21 @@ mod own {
     #[cfg(test)]
     mod tests {
         use super::*;
+        use crate::load::message;
         use crate::load::scheme::{Mix, Scheme};
         use crate::load::track::{Slice, TrackKind};
-        use crate::load::message;
         use prost::Message;
 
         #[test]
         fn counts_items_and_refuses_what_is_not_legal() {
             let scheme = Scheme::new(1, 0, 100, 3, 2, 10, Mix::DEFAULT);
-            let slice =
-                Slice { track: 0, kind: TrackKind::Vote { validator: 1, shuffled: true }, block: 0, start: 3, count: 40 };
+            let slice = Slice {
+                track: 0,
+                kind: TrackKind::Vote { validator: 1, shuffled: true },
+                block: 0,
+                start: 3,
+                count: 40,
+            };
             assert_eq!(items(&message::rows(&scheme, &slice).encode_to_vec()), Some(40));
             assert_eq!(items(&message::columns(&scheme, &slice).encode_to_vec()), Some(40));
             assert_eq!(items(&message::open(&scheme, 7).encode_to_vec()), Some(1));
