@@ -55,12 +55,12 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Check this machine: kernel, disk, clock, limits, ports; and say what each finding means
     Doctor(doctor::DoctorArgs),
-    /// Read a data folder that no node is using: verify its frames, or print its events
+    /// Read a data folder: verify every byte of it, or print its events
     #[command(subcommand)]
     Journal(journal::JournalCommand),
     /// List every setting with its flag, variable, default and bound
     Settings(settings::SettingsArgs),
-    Load(load::LoadArgs),
+    Load(Box<load::LoadArgs>),
     #[command(hide = true)]
     Noop(load::NoopArgs),
     // ---- Commands of the client and the load generator are added here: a variant with its Args
@@ -80,7 +80,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(args),
         Command::Journal(command) => journal::run(command),
         Command::Settings(args) => settings::run(args),
-        Command::Load(args) => return load::run(args),
+        Command::Load(args) => return load::run(*args),
         Command::Noop(args) => return load::run_noop(args),
         // ---- … and here.
     };
