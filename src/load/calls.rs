@@ -83,7 +83,10 @@ pub async fn run_batches(mut channel: Channel, lane: Arc<Lane>, generated: bool)
     let pool = Arc::new(Pool::default());
     while let Some(task) = poll_fn(|cx| lane.poll_task(cx)).await {
         let summary = if generated {
-            client.batch_submit_responses(GeneratedVotes { lane: lane.clone(), slice: task.slice }).await.map(|a| a.into_inner())
+            client
+                .batch_submit_responses(GeneratedVotes { lane: lane.clone(), slice: task.slice })
+                .await
+                .map(|a| a.into_inner())
         } else {
             let votes = Votes { lane: lane.clone(), slice: task.slice, pool: pool.clone() };
             batch(&mut channel, votes).await
@@ -117,7 +120,11 @@ fn check(task: &Task, summary: &BatchSubmitSummary) -> Result<Vec<(u64, u8)>, St
     if !balances {
         return Err(Status::internal(format!(
             "a summary that does not account for the {sent} votes sent: received {}, accepted {}, repeated {}, refused {} ({} listed)",
-            summary.received, summary.accepted, summary.repeated_votes, summary.refused, summary.refusals.len()
+            summary.received,
+            summary.accepted,
+            summary.repeated_votes,
+            summary.refused,
+            summary.refusals.len()
         )));
     }
     Ok(summary.refusals.iter().map(|refusal| (refusal.index, refusal.reason as u8)).collect())

@@ -84,11 +84,7 @@ pub async fn check(
         index: ledger.index(),
         channels,
         refused_means_decided: !refused_otherwise,
-        verdict: Verdict {
-            acknowledged: ledger.acknowledged(),
-            unknown: ledger.unknown(),
-            ..Verdict::default()
-        },
+        verdict: Verdict { acknowledged: ledger.acknowledged(), unknown: ledger.unknown(), ..Verdict::default() },
         decided: Decided::default(),
     };
     let opens = |block| ledger.tracks.iter().filter(move |t| t.block == block && t.kind == TrackKind::Open);
@@ -196,7 +192,12 @@ impl Check<'_> {
                     if fate == Fate::Acknowledged {
                         let votes: u64 = expected.tally.iter().map(|count| u64::from(*count)).sum();
                         self.verdict.missing += 1 + votes;
-                        self.example(|| format!("approval {} is unknown, with {votes} acknowledged votes", as_text(&scheme.ids.id(number(block, *offset)).text())));
+                        self.example(|| {
+                            format!(
+                                "approval {} is unknown, with {votes} acknowledged votes",
+                                as_text(&scheme.ids.id(number(block, *offset)).text())
+                            )
+                        });
                     }
                     continue;
                 };
@@ -204,7 +205,9 @@ impl Check<'_> {
                     Fate::Unknown => self.verdict.unknown_counted += 1,
                     Fate::Refused => {
                         self.verdict.unexpected += 1;
-                        self.example(|| format!("approval {}: its opening was refused, and it is there", approval.approval_id));
+                        self.example(|| {
+                            format!("approval {}: its opening was refused, and it is there", approval.approval_id)
+                        });
                     }
                     _ => {}
                 }
@@ -269,13 +272,18 @@ impl Check<'_> {
                 (Fate::Unknown, Some(true)) => self.verdict.unknown_counted += 1,
                 (Fate::Acknowledged, None) => {
                     self.verdict.missing += 1;
-                    self.example(|| format!("vote of {name} on {} was acknowledged and is missing", as_text(&id.text())));
+                    self.example(|| {
+                        format!("vote of {name} on {} was acknowledged and is missing", as_text(&id.text()))
+                    });
                 }
                 (_, Some(_)) => {
                     self.verdict.unexpected += 1;
                     self.verdict.missing += u64::from(fate == Fate::Acknowledged);
                     self.example(|| {
-                        format!("vote of {name} on {}: {fate:?} with decision {decision}, found {found:?}", as_text(&id.text()))
+                        format!(
+                            "vote of {name} on {}: {fate:?} with decision {decision}, found {found:?}",
+                            as_text(&id.text())
+                        )
                     });
                 }
             }
@@ -283,7 +291,9 @@ impl Check<'_> {
         if found.len() > known {
             let strangers = (found.len() - known) as u64;
             self.verdict.unexpected += strangers;
-            self.example(|| format!("approval {}: {strangers} votes of validators that are not ours", as_text(&id.text())));
+            self.example(|| {
+                format!("approval {}: {strangers} votes of validators that are not ours", as_text(&id.text()))
+            });
         }
     }
 }
@@ -306,7 +316,12 @@ async fn bulk(
     while !left.is_empty() {
         let asked = left.len();
         let request = v1::GetApprovalStatusesRequest { approval_ids: left };
-        let answer = retried(&mut client, async |client, request: v1::GetApprovalStatusesRequest| client.get_approval_statuses(request).await, request).await?;
+        let answer = retried(
+            &mut client,
+            async |client, request: v1::GetApprovalStatusesRequest| client.get_approval_statuses(request).await,
+            request,
+        )
+        .await?;
         found.extend(answer.approvals.into_iter().map(|approval| (approval.approval_id.clone(), approval)));
         left = answer.remaining_ids;
         if left.len() >= asked {
@@ -333,7 +348,12 @@ async fn single(
 ) -> Result<Option<ApprovalStatusMessage>, Status> {
     let request =
         v1::GetApprovalStatusRequest { approval_id: id.to_owned(), page_size, page_token, ..Default::default() };
-    let answer = retried(client, async |client, request: v1::GetApprovalStatusRequest| client.get_approval_status(request).await, request).await;
+    let answer = retried(
+        client,
+        async |client, request: v1::GetApprovalStatusRequest| client.get_approval_status(request).await,
+        request,
+    )
+    .await;
     match answer {
         Ok(approval) => Ok(Some(approval)),
         Err(status) if status.code() == tonic::Code::NotFound => Ok(None),

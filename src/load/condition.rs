@@ -36,7 +36,8 @@ impl FromStr for Condition {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Condition, String> {
-        let usage = || format!("`{text}` is not a comparison: expected for example p99_us>5000 or votes_per_second<2e6");
+        let usage =
+            || format!("`{text}` is not a comparison: expected for example p99_us>5000 or votes_per_second<2e6");
         let found = OPERATORS.iter().filter_map(|(sign, operator)| Some((text.find(sign)?, *sign, *operator)));
         // The leftmost, and of those at one place the longest.
         let (at, sign, operator) = found.min_by_key(|(at, sign, _)| (*at, 2 - sign.len())).ok_or_else(usage)?;

@@ -273,7 +273,9 @@ impl tower::Service<http::Request<tonic::body::Body>> for OwnDecoding {
     fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
         let grpc = || Grpc::new(RawCodec).max_decoding_message_size(16 << 20);
         match request.uri().path().rsplit('/').next() {
-            Some("BidirectionalApprovalStream") => Box::pin(async move { Ok(grpc().streaming(OnStream, request).await) }),
+            Some("BidirectionalApprovalStream") => {
+                Box::pin(async move { Ok(grpc().streaming(OnStream, request).await) })
+            }
             Some("BatchSubmitResponses") => Box::pin(async move { Ok(grpc().client_streaming(InCall, request).await) }),
             _ => tower::Service::call(&mut self.rest, request),
         }
@@ -290,7 +292,9 @@ impl Stream for RawAcknowledgements {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let answer = |acked_through| ApprovalStreamResponse { acked_through, ..Default::default() };
-        self.0.poll(cx).map(|next| next.map(|through| through.map(|n| prost::Message::encode_to_vec(&answer(n)).into())))
+        self.0
+            .poll(cx)
+            .map(|next| next.map(|through| through.map(|n| prost::Message::encode_to_vec(&answer(n)).into())))
     }
 }
 

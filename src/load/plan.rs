@@ -103,7 +103,10 @@ impl Plan {
         wrong(self.approvals >= BLOCK_APPROVALS_MAX, "--approvals: below 2^32")?;
         wrong(self.approvals == 0 && self.mode.workload() == Workload::Votes, "--approvals: at least 1 to vote on")?;
         wrong(!(1..=1_024).contains(&self.connections), "--connections: 1 to 1,024")?;
-        wrong(self.batch == 0 || self.in_flight == 0 || self.threads == 0, "--batch, --in-flight, --threads: at least 1")?;
+        wrong(
+            self.batch == 0 || self.in_flight == 0 || self.threads == 0,
+            "--batch, --in-flight, --threads: at least 1",
+        )?;
         wrong(self.batch > 65_536, "--batch: at most 65,536 (a node takes 16,384 by default)")?;
         wrong(
             self.mode == Mode::Batch && self.batch > CALL_VOTES_MAX,
@@ -217,9 +220,8 @@ impl Plan {
                     .map(|lane| {
                         // Lanes start at different validators: they vote at the same time.
                         let first = lane * usize::from(self.validators) / self.connections;
-                        let order = (0..self.validators).map(|step| {
-                            ((first + usize::from(step)) % usize::from(self.validators)) as u16
-                        });
+                        let order = (0..self.validators)
+                            .map(|step| ((first + usize::from(step)) % usize::from(self.validators)) as u16);
                         order
                             .flat_map(|validator| {
                                 let gaps = unsent[usize::from(validator)].iter();

@@ -186,9 +186,7 @@ pub fn write_hdr_log(out: &mut impl Write, intervals: &[Interval], started: Syst
     let mut serializer = V2DeflateSerializer::new();
     for (second, interval) in intervals.iter().enumerate() {
         let mut bytes = Vec::new();
-        serializer
-            .serialize(&interval.latencies, &mut bytes)
-            .map_err(|error| io::Error::other(error.to_string()))?;
+        serializer.serialize(&interval.latencies, &mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
         let text = BASE64_STANDARD.encode(bytes);
         writeln!(out, "{:.3},1.000,{:.3},{text}", started + second as f64, interval.latencies.max() as f64)?;
     }
@@ -254,7 +252,10 @@ impl fmt::Display for Report {
         }
         if self.settings.rate.is_some() {
             let Generator { schedule_lag_us, schedule_lag_max_us, .. } = &self.generator;
-            row("schedule lag us", format!("p99 {}  max {}", grouped(*schedule_lag_us), grouped(*schedule_lag_max_us)))?;
+            row(
+                "schedule lag us",
+                format!("p99 {}  max {}", grouped(*schedule_lag_us), grouped(*schedule_lag_max_us)),
+            )?;
         }
         let Generator { cpu_seconds, cpu_ns_per_item, .. } = &self.generator;
         row("generator CPU", format!("{cpu_seconds:.2} s, {cpu_ns_per_item:.1} ns an item"))?;
@@ -262,7 +263,8 @@ impl fmt::Display for Report {
         row("server CPU", format!("{cpu_seconds:.2} s, {} MiB resident", rss_bytes >> 20))?;
         row("journal", format!("{} MiB written", journal_bytes_run >> 20))?;
         row("node", format!("version {version}, {shards} shards, durability {}", self.durability))?;
-        let Verdict { acknowledged, missing, unexpected, unknown, unknown_counted, approvals_checked, .. } = &self.ledger;
+        let Verdict { acknowledged, missing, unexpected, unknown, unknown_counted, approvals_checked, .. } =
+            &self.ledger;
         let counts = format!("{} acknowledged, {missing} missing, {unexpected} unexpected", grouped(*acknowledged));
         let unknown = match unknown {
             0 => String::new(),

@@ -155,7 +155,8 @@ pub async fn run(
 
     let (verdict, decided) = match (plan.check, &lost) {
         (true, None) => {
-            let total: u64 = ledger.tracks.iter().filter(|track| track.is_open()).map(|track| track.sent - track.from).sum();
+            let total: u64 =
+                ledger.tracks.iter().filter(|track| track.is_open()).map(|track| track.sent - track.from).sum();
             let bar = Progress::start("checking", total);
             let progress = |done| bar.at(done, || format!("of {} approvals", report::grouped(total)));
             match checker::check(&ledger, &crew.channels, plan.sample, progress).await {
@@ -282,7 +283,8 @@ fn fill(report: &mut Report, plan: &Plan, clock: &Clock, accounts: &Accounts, cp
     let seconds = accounts.intervals.iter().enumerate().filter(|(second, _)| clock.measures(*second));
     seconds.for_each(|(_, interval)| measured.add(interval));
     // Work that is done before the end is not measured to the end.
-    let worked = tally.last_answer.map_or(Duration::ZERO, |last| last.saturating_duration_since(clock.start + clock.warmup));
+    let worked =
+        tally.last_answer.map_or(Duration::ZERO, |last| last.saturating_duration_since(clock.start + clock.warmup));
     report.seconds = clock.duration.map_or(worked, |duration| duration.min(worked)).as_secs_f64();
     let per_second = |count: u64| if report.seconds > 0.0 { count as f64 / report.seconds } else { 0.0 };
     report.votes_per_second = per_second(measured.votes);
@@ -294,8 +296,11 @@ fn fill(report: &mut Report, plan: &Plan, clock: &Clock, accounts: &Accounts, cp
     report.latency_us = LatencySummary::from(&measured.latencies);
     report.series = report::series(&accounts.intervals, clock);
     let items = tally.votes_sent + tally.opens_sent;
-    let (lag_p99, lag_max) =
-        accounts.lag.as_ref().filter(|_| plan.rate.is_some()).map_or((0, 0), |lag| (lag.value_at_percentile(99.0), lag.max()));
+    let (lag_p99, lag_max) = accounts
+        .lag
+        .as_ref()
+        .filter(|_| plan.rate.is_some())
+        .map_or((0, 0), |lag| (lag.value_at_percentile(99.0), lag.max()));
     if items > 0 {
         report.generator = Generator {
             cpu_seconds,
@@ -329,7 +334,10 @@ fn ended(plan: &Plan, accounts: &Accounts, clock: &Clock, lost: bool) -> &'stati
         "prepared"
     } else if plan.count.is_some() {
         "count"
-    } else if clock.end().is_some_and(|end| accounts.tally.last_answer.is_some_and(|last| last + Duration::from_secs(1) < end)) {
+    } else if clock
+        .end()
+        .is_some_and(|end| accounts.tally.last_answer.is_some_and(|last| last + Duration::from_secs(1) < end))
+    {
         "exhausted"
     } else {
         "duration"
@@ -351,7 +359,11 @@ fn void(report: &Report, plan: &Plan, lost: Option<&str>) -> Option<String> {
 }
 
 /// Compares a ledger with a node, later.
-pub async fn verify(path: &Path, target: &Target, sample: u64) -> Result<(Verdict, Decided, HealthCheckResponse), Failure> {
+pub async fn verify(
+    path: &Path,
+    target: &Target,
+    sample: u64,
+) -> Result<(Verdict, Decided, HealthCheckResponse), Failure> {
     let ledger = Ledger::load(path)?;
     let channels = [target.connect().await?, target.connect().await?];
     let health = health(&channels[0]).await.map_err(|status| unreachable(&status))?;

@@ -241,10 +241,7 @@ impl Scheme {
             requester: Ids::new(seed ^ 0x4E0, instance).id(0).text(),
             content_bytes,
             pad: pad.collect(),
-            thresholds: [
-                approve,
-                if decisions.abstain == 0 { 65_536 } else { approve + percent(decisions.reject) },
-            ],
+            thresholds: [approve, if decisions.abstain == 0 { 65_536 } else { approve + percent(decisions.reject) }],
         }
     }
 
