@@ -4,8 +4,11 @@
 //! `assent` alone is `assent serve`. Left to others: what a command does (`server`, `load`, the
 //! client); here is only how it is asked for and how its answer is shown.
 
+pub mod client;
 mod doctor;
+mod dump;
 mod journal;
+pub mod load;
 mod probe;
 mod serve;
 mod settings;
@@ -57,6 +60,9 @@ enum Command {
     Journal(journal::JournalCommand),
     /// List every setting with its flag, variable, default and bound
     Settings(settings::SettingsArgs),
+    Load(load::LoadArgs),
+    #[command(hide = true)]
+    Noop(load::NoopArgs),
     // ---- Commands of the client and the load generator are added here: a variant with its Args
     // ---- struct (src/cli/client.rs: submit, vote, status, watch, pending, health;
     // ---- src/cli/load.rs: load, and noop with #[command(hide = true)]), and below its run function.
@@ -74,6 +80,8 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(args),
         Command::Journal(command) => journal::run(command),
         Command::Settings(args) => settings::run(args),
+        Command::Load(args) => return load::run(args),
+        Command::Noop(args) => return load::run_noop(args),
         // ---- … and here.
     };
     let exit = ended.unwrap_or_else(|error| {

@@ -3,8 +3,8 @@
 
 use super::{Engine, record::NO_SET, votes};
 use crate::model::{
-    ApprovalId, ApprovalState, ApprovalType, ContentHash, Decision, Micros, Priority, RequesterId, Status, ValidatorId,
-    ValidatorRef,
+    ApprovalId, ApprovalState, ApprovalType, ContentHash, Decision, Micros, Priority, RequesterId, RequesterRef,
+    Status, ValidatorId, ValidatorRef,
 };
 
 /// A part of a list in the order of validator numbers, and where the next part starts: behind
@@ -123,6 +123,11 @@ impl Engine {
     /// The name of a number that a vote or a set holds.
     pub fn validator_name(&self, validator: ValidatorRef) -> ValidatorId {
         ValidatorId::parse(self.validators.name(validator)).expect("names in memory are legal")
+    }
+
+    /// The id of a requester's number that an approval holds.
+    pub fn requester_id(&self, requester: RequesterRef) -> RequesterId {
+        self.requesters.id(requester.0)
     }
 
     /// This validator's vote on this approval.

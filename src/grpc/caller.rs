@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 use tonic::Extensions;
-use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 
 /// Who asks.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -17,21 +16,14 @@ pub enum Caller {
     Certificate { common_name: Arc<str> },
 }
 
-/// Put into a connection's extensions by whoever accepts TLS: the client's certificate, DER.
+/// What a connection knows of its client: the certificate, DER, when it showed one.
 #[derive(Clone, Debug)]
-pub struct PeerCertificate(pub Arc<[u8]>);
+pub struct PeerCertificate(pub Option<Arc<[u8]>>);
 
 /// Says who asks, from a request's extensions.
 pub fn caller(extensions: &Extensions) -> Caller {
-    if let Some(certificate) = extensions.get::<PeerCertificate>() {
-        return from_certificate(&certificate.0);
-    }
-    let info = extensions.get::<TlsConnectInfo<TcpConnectInfo>>();
-    let certificates = info.and_then(TlsConnectInfo::peer_certs);
-    match certificates.as_deref().and_then(|all| all.first()) {
-        Some(certificate) => from_certificate(certificate),
-        None => Caller::Claimed,
-    }
+    let shown = extensions.get::<PeerCertificate>().and_then(|certificate| certificate.0.as_deref());
+    shown.map_or(Caller::Claimed, from_certificate)
 }
 
 fn from_certificate(der: &[u8]) -> Caller {
@@ -120,9 +112,9 @@ mod tests {
     fn the_certificate_says_who_asks() {
         let mut extensions = Extensions::new();
         assert_eq!(caller(&extensions), Caller::Claimed);
-        extensions.insert(PeerCertificate(certificate(Some("validator-7")).into()));
+        extensions.insert(PeerCertificate(Some(certificate(Some("validator-7")).into())));
         assert_eq!(caller(&extensions), Caller::Certificate { common_name: "validator-7".into() });
-        extensions.insert(PeerCertificate(certificate(None).into()));
+        extensions.insert(PeerCertificate(Some(certificate(None).into())));
         assert_eq!(caller(&extensions), Caller::Claimed);
     }
 

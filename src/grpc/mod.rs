@@ -8,10 +8,13 @@
 
 mod batch;
 mod caller;
+pub mod client;
 mod codec;
 mod filter;
+mod follow;
 mod front;
 mod intake;
+mod listener;
 mod options;
 mod page;
 mod pending;
@@ -24,7 +27,9 @@ mod watch;
 
 pub use caller::{Caller, PeerCertificate, caller};
 pub use codec::RawCodec;
+pub use follow::{HubFeed, change_message};
 pub use front::{APPROVALS_SERVICE, Deadline, Deps, Front, routes};
+pub use listener::{Connection, incoming};
 pub use options::{Limits, ServerOptions};
 pub use service::Facts;
 pub use stopping::{Stopper, Stopping, stopping};

@@ -86,7 +86,7 @@ pub enum Refusal {
     IdTaken,
     /// The setting that names the limit.
     LimitReached(&'static str),
-    /// The disk, or the folder's limit.
+    /// On the disk, or under the folder's limit.
     NoSpace,
     ClockJump,
     Overloaded,

@@ -10,6 +10,7 @@ mod mailbox;
 mod reply;
 mod ring;
 mod thread;
+mod wait;
 
 pub use alarm::Alarm;
 pub use bell::{Announced, Bell};
@@ -17,3 +18,4 @@ pub use mailbox::Mailbox;
 pub use reply::{Reply, ReplySlot, reply};
 pub use ring::Ring;
 pub use thread::{eventfd, pin_this_thread, thread_cpu_nanos};
+pub use wait::block_on;

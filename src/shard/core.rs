@@ -11,14 +11,14 @@ use super::gate::Gate;
 use super::stream::RunAnswer;
 use super::work::{Answer, OpenItem, Turn, Work};
 use super::{StreamLedger, snapshot::SnapshotRun};
-use crate::engine::{self, Counters, Engine};
 use crate::engine::Clock as At;
+use crate::engine::{self, Counters, Engine};
 use crate::journal::{self, Committed, Log, Room, Storage};
 use crate::metrics::ShardMetrics;
 use crate::model::codec;
 use crate::model::{
-    CommandSource, Event, EventRef, EventSink, Micros, PlainVote, Refusal, RequesterId, RequesterRef, SetRef, ValidatorRef,
-    VoteAnswer, VoteCommand, VoteSink,
+    CommandSource, Event, EventRef, EventSink, Micros, PlainVote, Refusal, RequesterId, RequesterRef, SetRef,
+    ValidatorRef, VoteAnswer, VoteCommand, VoteSink,
 };
 use crate::queue::{Mailbox, Ring};
 use std::sync::Arc;
@@ -152,7 +152,8 @@ impl<S: Storage> Core<S> {
         self.log.begin_batch(reading.now.0, &[]);
         let mut worked = Worked::Something;
         if due {
-            let mut sink = Sink { log: &mut self.log, log_ordinal: self.log_ordinal, scratch: &mut self.scratch, run: None };
+            let mut sink =
+                Sink { log: &mut self.log, log_ordinal: self.log_ordinal, scratch: &mut self.scratch, run: None };
             self.engine.expire_due(at(reading), TURN_EXPIRIES_MAX, &mut sink);
         }
         let mut votes = 0;
@@ -236,7 +237,8 @@ impl<S: Storage> Core<S> {
                 }
                 let (opens, votes) = (self.opens(reading.trusted), self.votes());
                 let sequence = self.log.last_appended();
-                let mut sink = Sink { log: &mut self.log, log_ordinal: self.log_ordinal, scratch: &mut self.scratch, run: None };
+                let mut sink =
+                    Sink { log: &mut self.log, log_ordinal: self.log_ordinal, scratch: &mut self.scratch, run: None };
                 let answer = ask(&mut Turn {
                     engine: &mut self.engine,
                     clock: at(reading),
@@ -294,7 +296,8 @@ impl<S: Storage> Core<S> {
             if !self.has_room(engine::opening_bytes_max(request)) {
                 break;
             }
-            let mut sink = Sink { log: &mut self.log, log_ordinal: self.log_ordinal, scratch: &mut self.scratch, run: None };
+            let mut sink =
+                Sink { log: &mut self.log, log_ordinal: self.log_ordinal, scratch: &mut self.scratch, run: None };
             match self.engine.open(request, at(reading), opens.clone(), &mut sink) {
                 Ok(opened) if opened.1 => answer.totals.repeats += 1,
                 Ok(_) => answer.totals.accepted += 1,
@@ -372,8 +375,7 @@ impl<S: Storage> Core<S> {
         metrics.events.add(events);
         let counters = self.engine.counters();
         let (now, then) = (&counters, &self.counted);
-        let decided =
-            [now.approved - then.approved, now.rejected - then.rejected, now.expired - then.expired];
+        let decided = [now.approved - then.approved, now.rejected - then.rejected, now.expired - then.expired];
         decided.iter().enumerate().for_each(|(at, more)| metrics.decided[at].add(*more as u64));
         metrics.pending.set(counters.pending as u64);
         metrics.in_memory.set(counters.approvals as u64);

@@ -7,8 +7,8 @@
 use crate::journal::BatchView;
 use crate::model::codec::{CodecError, Record, decode};
 use crate::model::{
-    ApprovalId, ApprovalType, ContentHash, Decided, Decision, EventKind, EventRef, Micros, Outcome,
-    Priority, RequesterId, Tally,
+    ApprovalId, ApprovalType, ContentHash, Decided, Decision, EventKind, EventRef, Micros, Outcome, Priority,
+    RequesterId, Tally,
 };
 use std::sync::Arc;
 
@@ -44,7 +44,9 @@ pub enum FeedKind {
         signature: Box<[u8]>,
         decided: Option<Box<Decided>>,
     },
-    Expired { decided: Box<Decided> },
+    Expired {
+        decided: Box<Decided>,
+    },
 }
 
 impl FeedEvent {

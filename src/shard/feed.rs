@@ -2,8 +2,8 @@
 //! anyone follows. What a follower missed there it reads from the journal.
 
 use crate::journal::Committed;
-use crossbeam::queue::ArrayQueue;
 use crate::queue::Bell;
+use crossbeam::queue::ArrayQueue;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -76,6 +76,14 @@ impl Tail {
     /// Follower: the oldest frame kept.
     pub fn take(&self) -> Option<FrameCopy> {
         self.frames.pop()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    pub fn is_followed(&self) -> bool {
+        self.followed.load(Ordering::Acquire)
     }
 
     pub(super) fn close(&self) {

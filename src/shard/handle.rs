@@ -321,11 +321,13 @@ impl Shards {
 
     /// The log that an event's reference names.
     pub fn log_of(&self, event: EventRef) -> LogId {
-        self.inner
-            .logs
-            .iter()
-            .find(|log| log.ordinal == event.log_ordinal())
-            .map_or(LogId(0), |log| log.id)
+        self.inner.logs.iter().find(|log| log.ordinal == event.log_ordinal()).map_or(LogId(0), |log| log.id)
+    }
+
+    /// The log of this generation that holds a partition.
+    pub fn log_of_partition(&self, partition: u32) -> LogId {
+        let current = &self.inner.logs[self.inner.logs.len() - self.count()..];
+        current[usize::from(self.inner.owner[partition as usize])].id
     }
 
     /// Whether the node is on its way down.

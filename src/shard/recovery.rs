@@ -63,8 +63,7 @@ pub fn recover_all<S: Storage>(
         }
         writer.finish(0)?;
     }
-    let sealed: Vec<(u16, u64)> =
-        recovered.iter().map(|old| (old.log.ordinal, old.recovered.last_sequence)).collect();
+    let sealed: Vec<(u16, u64)> = recovered.iter().map(|old| (old.log.ordinal, old.recovered.last_sequence)).collect();
     folder.commit_generation(&fresh, &sealed)?;
     drop(recovered);
     recover_generation(folder, &fresh, limits)
@@ -76,11 +75,8 @@ fn recover_generation<S: Storage>(
     limits: &Limits,
 ) -> Result<Vec<RecoveredShard>, Error> {
     std::thread::scope(|scope| {
-        let threads: Vec<_> = generation
-            .logs
-            .iter()
-            .map(|log| scope.spawn(move || recover_log(folder, log, limits)))
-            .collect();
+        let threads: Vec<_> =
+            generation.logs.iter().map(|log| scope.spawn(move || recover_log(folder, log, limits))).collect();
         threads.into_iter().map(|thread| thread.join().expect("recovery of a log")).collect()
     })
 }

@@ -53,9 +53,15 @@ struct Running {
 }
 
 enum Slice {
-    Partition { key: u32, sequence: u64, bytes: Vec<u8> },
+    Partition {
+        key: u32,
+        sequence: u64,
+        bytes: Vec<u8>,
+    },
     /// Everything up to here is durable.
-    Finish { durable: u64 },
+    Finish {
+        durable: u64,
+    },
 }
 
 impl<S: Storage> SnapshotRun<S> {

@@ -53,6 +53,7 @@ pub struct Started {
     pub answers: Mailbox<Vec<Answer>>,
     pub reports: Vec<ShardReport>,
     pub deployment: [u8; 16],
+    pub generation: u32,
     pub fresh: bool,
     /// The first shard that ends, and how. `Ok` after `Gate::finish`.
     pub ended: Receiver<(usize, Result<(), String>)>,
@@ -62,7 +63,7 @@ pub struct Started {
 
 impl Started {
     /// Lets the rings run empty, and waits for the shards to end.
-    pub fn finish(self) -> Result<(), String> {
+    pub fn finish(&mut self) -> Result<(), String> {
         self.gate.finish();
         self.bells.iter().for_each(|bell| bell.ring());
         let mut outcome = Ok(());
@@ -71,7 +72,7 @@ impl Started {
                 outcome = Err(format!("shard {shard}: {message}"));
             }
         }
-        for thread in self.threads {
+        for thread in self.threads.drain(..) {
             let _reported_through_ended = thread.join();
         }
         self.answers.close();
@@ -80,11 +81,7 @@ impl Started {
 }
 
 /// Recovers the folder and starts a thread a shard.
-pub fn start<S: Storage>(
-    storage: S,
-    options: &Options,
-    metrics: &[Arc<ShardMetrics>],
-) -> Result<Started, Error> {
+pub fn start<S: Storage>(storage: S, options: &Options, metrics: &[Arc<ShardMetrics>]) -> Result<Started, Error> {
     assert_eq!(metrics.len(), options.shards, "a block of metrics a shard");
     let folder = Folder::open(storage, &options.data, options.journal.clone())?;
     let fresh = folder.meta().generations.is_empty();
@@ -146,9 +143,10 @@ pub fn start<S: Storage>(
         .collect();
     let full = FullReader::start(&options.data, meta.clone(), tails.clone()).map_err(Error::Thread)?;
     let shards = Shards::new(key, rings, partitions, logs, gate.clone(), full);
-    let feed = Feed::new(options.data.clone(), meta.clone(), tails, follower, shards.clone());
-    let deployment = meta.deployment;
-    Ok(Started { shards, gate, feed, answers, reports, deployment, fresh, ended, threads, bells })
+    let feed =
+        Feed::start(options.data.clone(), meta.clone(), tails, follower, shards.clone()).map_err(Error::Thread)?;
+    let (deployment, generation) = (meta.deployment, meta.current().map_or(0, |current| current.number));
+    Ok(Started { shards, gate, feed, answers, reports, deployment, generation, fresh, ended, threads, bells })
 }
 
 fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
