@@ -16,6 +16,15 @@ mod descriptor;
 /// Metrics have the contract's names and the rules' reasons.
 mod metrics;
 
+// The front, over real connections and real shards, with a feed that the test writes.
+mod wire_support;
+/// Every unary rpc: what it answers, what it refuses and how it names it, pages, deadlines, stopping.
+mod wire_calls;
+/// Votes and requests by streams: acknowledged once, in order, complete; and how streams end.
+mod wire_streams;
+/// Watches and subscriptions: tokens, ends, the order of what is pending.
+mod wire_watches;
+
 // The window.
 /// Liveness, readiness and metrics over HTTP, bounded against strangers; TLS with the right, the
 /// wrong and no client certificate.
