@@ -17,11 +17,11 @@ mod descriptor;
 mod metrics;
 
 // The front, over real connections and real shards, with a feed that the test writes.
-mod wire_support;
 /// Every unary rpc: what it answers, what it refuses and how it names it, pages, deadlines, stopping.
 mod wire_calls;
 /// Votes and requests by streams: acknowledged once, in order, complete; and how streams end.
 mod wire_streams;
+mod wire_support;
 /// Watches and subscriptions: tokens, ends, the order of what is pending.
 mod wire_watches;
 
