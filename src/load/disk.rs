@@ -54,7 +54,7 @@ fn measure_in(path: &Path, block_bytes: usize, writes: u64) -> io::Result<DiskRe
     drop(file);
 
     let (file, direct) = open(path)?;
-    let mut times = Histogram::<u64>::new(3).expect("three digits");
+    let mut times = Histogram::<u64>::new_with_max(600_000_000_000, 3).expect("ten minutes in three digits");
     let began = Instant::now();
     for number in 0..writes {
         block[..8].copy_from_slice(&number.to_le_bytes());
