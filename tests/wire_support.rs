@@ -79,7 +79,7 @@ pub struct Front {
 
 impl Drop for Front {
     fn drop(&mut self) {
-        if let Some(started) = self.started.take() {
+        if let Some(mut started) = self.started.take() {
             started.finish().expect("shards end");
         }
     }
