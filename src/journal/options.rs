@@ -15,7 +15,8 @@ pub struct Options {
     /// Limit of the folder in bytes; None leaves it to the disk.
     pub folder_bytes_max: Option<u64>,
     /// Bytes held back in a file of their own, given free when the disk or the limit is reached, so that expiry,
-    /// shutdown and the snapshot that makes room still fit.
+    /// shutdown and the snapshot that makes room still fit: at least a first segment (16 MiB, or `segment_bytes`) a
+    /// log.
     pub reserve_bytes: u64,
     /// Whether a thread of the folder prepares segments. Without it, `Folder::prepare` does a round of it: for
     /// tests that count calls.
