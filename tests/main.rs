@@ -55,3 +55,8 @@ mod rules_expiry;
 mod rules_limits;
 /// Random commands against a naive implementation, through replay and snapshots too.
 mod rules_random;
+
+/// Damage is told from a torn tail; each kind gets the right fate and a message that helps.
+mod journal_damage;
+/// A full disk or folder refuses new work before it fails a frame, and takes work again when there is room.
+mod journal_full;

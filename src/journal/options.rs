@@ -15,7 +15,8 @@ pub struct Options {
     /// Limit of the folder in bytes; None leaves it to the disk.
     pub folder_bytes_max: Option<u64>,
     /// Bytes held back in a file of their own, given free when the disk or the limit is reached, so that expiry,
-    /// shutdown and the snapshot that makes room still fit.
+    /// shutdown and the snapshot that makes room still fit: at least a first segment (16 MiB, or `segment_bytes`) a
+    /// log.
     pub reserve_bytes: u64,
     /// Whether a thread of the folder prepares segments. Without it, `Folder::prepare` does a round of it: for
     /// tests that count calls.
@@ -46,7 +47,7 @@ impl Options {
         if self.frame_bytes_max < 2 * BLOCK_BYTES || self.frame_bytes_max > FRAME_BYTES_LIMIT {
             return wrong(format!("a frame of {} bytes: 8 KiB to 64 MiB work", self.frame_bytes_max));
         }
-        if self.frame_bytes_max % BLOCK_BYTES != 0 || self.segment_bytes % BLOCK_BYTES as u64 != 0 {
+        if !self.frame_bytes_max.is_multiple_of(BLOCK_BYTES) || !self.segment_bytes.is_multiple_of(BLOCK_BYTES as u64) {
             return wrong("frames and segments are whole blocks of 4 KiB".into());
         }
         if self.segment_bytes < self.segment_bytes_min() {

@@ -83,8 +83,8 @@ impl Storage for PosixStorage {
     }
 
     fn write_at(&self, file: &PosixFile, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let aligned = offset % BLOCK_BYTES as u64 == 0
-            && bytes.len() % BLOCK_BYTES == 0
+        let aligned = offset.is_multiple_of(BLOCK_BYTES as u64)
+            && bytes.len().is_multiple_of(BLOCK_BYTES)
             && (bytes.as_ptr() as usize).is_multiple_of(BLOCK_BYTES);
         match &file.direct {
             Some(direct) if aligned => match direct.write_all_at(bytes, offset) {

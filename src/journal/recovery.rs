@@ -161,7 +161,6 @@ impl Chain {
                 None => chain.empty.push(file),
             }
         }
-        let bad_start = |file: &SegmentFile| Error::damaged(&file.path, 0, "the segment's first frame is not whole");
         for pair in chain.segments.windows(2) {
             let (this, next) = (&pair[0].0, &pair[1].0);
             if next.ordinal == this.ordinal {
@@ -220,7 +219,7 @@ pub(super) fn read_log<S: Storage>(
     if let Some(snapshot) = &mut snapshot {
         while let Some(slice) = snapshot.next_slice()? {
             let taken = replay.slice(slice);
-            taken.map_err(|reason| undecodable(&snapshot_path(dir, summary), snapshot.offset(), reason))?;
+            taken.map_err(|reason| undecodable(&snapshot_path(dir, summary), snapshot.entry_offset(), reason))?;
         }
     }
     let mut at = Position { number: 0, checksum: 0, sequence: 0 };
@@ -238,7 +237,6 @@ pub(super) fn read_log<S: Storage>(
         }
     }
     for file in &chain.empty {
-        check_length(file)?;
         let mut scan = SegmentScan::open(storage, file, log.id, WINDOW_BYTES).doing("open", &file.path)?;
         // Behind the last segment, frames may lie that nobody was told of. Before it, a file that holds nothing is
         // one whose name could not be made durable when it was prepared; one with any frame was in use.
@@ -247,6 +245,9 @@ pub(super) fn read_log<S: Storage>(
             return Err(known_durable(file, 0, knowing));
         }
     }
+    // After that, because a damaged cut explains why the segment before it was trimmed.
+    let last = chain.segments.last().map(|(file, _)| file);
+    last.into_iter().chain(&chain.empty).try_for_each(check_length)?;
     recovered.empty = chain.empty;
     (recovered.last_sequence, recovered.last_frame, recovered.last_checksum) = (at.sequence, at.number, at.checksum);
     let last_file = recovered.last.as_ref().map_or(dir, |(file, _)| &file.path);
@@ -307,7 +308,6 @@ fn read_segment<S: Storage>(
     if let Some(knowing) = scan.knows_durable(offset, at.number + 1)? {
         return Err(known_durable(&scan.file, offset, knowing));
     }
-    check_length(&scan.file)?;
     recovered.torn = torn.then_some(Torn { file: path, offset });
     Ok(offset)
 }
@@ -321,6 +321,10 @@ pub(super) fn replay_frame(path: &Path, view: &FrameView<'_>, replay: &mut impl 
 
 fn undecodable(path: &Path, offset: u64, reason: String) -> Error {
     Error::Undecodable { file: path.to_path_buf(), offset, reason }
+}
+
+fn bad_start(file: &SegmentFile) -> Error {
+    Error::damaged(&file.path, 0, "the segment's first frame is not whole")
 }
 
 fn known_durable(file: &SegmentFile, offset: u64, knowing: u64) -> Error {
@@ -343,7 +347,12 @@ fn not_reaching_back(dir: &Path, chain: &Chain, needed: u64, skipped: Option<Err
         None => "there is no segment".into(),
     };
     let what = format!("{oldest}, and everything from {needed} on is needed");
+    let first = chain.segments.first().map_or(u64::MAX, |(file, _)| file.ordinal);
     match skipped {
+        // A name without frames that would be the missing one.
+        None if chain.empty.iter().any(|file| file.ordinal < first) => {
+            bad_start(chain.empty.iter().rfind(|file| file.ordinal < first).expect("just seen"))
+        }
         Some(Error::Damaged { file, offset, what: why, .. }) => {
             let advice = format!("{ADVICE_RESTORE}; this snapshot is all there was: {what}");
             Error::Damaged { file, offset, what: why, advice }

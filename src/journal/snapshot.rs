@@ -227,7 +227,7 @@ impl<S: Storage> Drop for SnapshotWriter<S> {
 
 impl<S: Storage> Shared<S> {
     fn take_room_for_snapshot(&self, bytes: u64) -> io::Result<()> {
-        if !self.has_room(bytes) && !(self.give_up_reserve() && self.has_room(bytes)) {
+        if !(self.has_room(bytes) || self.give_up_reserve() && self.has_room(bytes)) {
             return Err(limit_reached());
         }
         self.used_more(bytes);
@@ -304,7 +304,7 @@ impl<S: Storage> SnapshotReader<S> {
     }
 
     /// Where the slice last handed out begins, in bytes: for messages.
-    pub fn offset(&self) -> u64 {
+    pub fn entry_offset(&self) -> u64 {
         self.scan.entry_offset
     }
 }
