@@ -16,6 +16,18 @@ mod descriptor;
 /// Metrics have the contract's names and the rules' reasons.
 mod metrics;
 
+// A node's calls, through ordinary generated clients.
+/// Every call works as the proto says: open, vote, status, batches, streams, subscriptions, health.
+mod every_call;
+/// Every refusal has its code, its reason and, for a bad value, its field: one table.
+mod refusals;
+/// What is pending: most urgent first, oldest first, filtered, followed without a gap or a repeat.
+mod pending;
+/// Watches: the state first, every change once, across kill -9 and changes of shards; slow ones are closed.
+mod watch;
+/// Expiry through the node: at its time, for whoever reads, votes, repeats or watches.
+mod expiry;
+
 // The window.
 /// Liveness, readiness and metrics over HTTP, bounded against strangers; TLS with the right, the
 /// wrong and no client certificate.
