@@ -105,7 +105,7 @@ pub(super) fn follow(
         return Ok(subscribed(&deps, caller, filter, from, include_current));
     };
     let Some(from) = from else {
-        return Ok(subscribed(&deps, caller, filter, None, include_current).scan(false, until_outcome).boxed());
+        return Ok(until_outcome(subscribed(&deps, caller, filter, None, include_current)));
     };
     // Resumed behind the outcome, there is nothing left to wait for.
     let check = async move {
@@ -113,7 +113,7 @@ pub(super) fn follow(
         let decided = states.into_iter().flatten().next().filter(|state| state.status != ApprovalStatus::Pending);
         match decided.is_some_and(|state| is_behind(&deps, &from, &state)) {
             true => stream::empty().boxed(),
-            false => subscribed(&deps, caller, filter, Some(from), false).scan(false, until_outcome).boxed(),
+            false => until_outcome(subscribed(&deps, caller, filter, Some(from), false)),
         }
     };
     Ok(stream::once(check).flatten().boxed())
@@ -124,13 +124,15 @@ fn is_behind(deps: &Deps, positions: &[Position], state: &ApprovalState) -> bool
     positions.iter().any(|position| position.log == log && state.last_event.sequence() <= position.sequence)
 }
 
-/// Ends after the message that shows an outcome.
-fn until_outcome(ended: &mut bool, item: Followed) -> futures_util::future::Ready<Option<Followed>> {
-    let now = *ended;
-    if let Ok(message) = &item {
-        *ended = message.status > v1::ApprovalStatus::Pending as i32;
-    }
-    futures_util::future::ready((!now).then_some(item))
+/// Ends with the message that shows an outcome, without waiting for one behind it.
+fn until_outcome(changes: BoxStream<'static, Followed>) -> BoxStream<'static, Followed> {
+    let next = |changes: Option<BoxStream<'static, Followed>>| async {
+        let mut changes = changes?;
+        let item = changes.next().await?;
+        let is_outcome = item.as_ref().is_ok_and(|message| message.status > v1::ApprovalStatus::Pending as i32);
+        Some((item, (!is_outcome).then_some(changes)))
+    };
+    stream::unfold(Some(changes), next).boxed()
 }
 
 pub(super) fn subscribed(
