@@ -27,6 +27,14 @@ mod pending;
 mod watch;
 /// Expiry through the node: at its time, for whoever reads, votes, repeats or watches.
 mod expiry;
+/// 200 streams at a time, deadlines honoured, counters exact after a known workload.
+mod streams_many;
+/// Each limit of the front at its bound: refused by its name, and what is open goes on.
+mod limits_front;
+/// gRPC over TLS 1.3: the right client certificate is let in, a wrong one and none are not.
+mod tls;
+/// SIGTERM: in-flight answered, streams end with where to go on, exit code 0 within 10 s.
+mod stopping;
 
 // The window.
 /// Liveness, readiness and metrics over HTTP, bounded against strangers; TLS with the right, the
