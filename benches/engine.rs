@@ -4,7 +4,7 @@
 //! `cargo bench --bench engine -- report [approvals]` prints what happens once in a while: bytes an
 //! approval, the longest slice of a mass expiry, snapshot slices, replay (1 M unless told).
 
-use assent::engine::{Clock, Engine, Limits, Replayer};
+use assent::engine::{Clock, Engine, Limits, Pool, Replayer};
 use assent::model::codec::{self, PLAIN_VOTE_BYTES};
 use assent::model::*;
 use criterion::{BenchmarkId, Criterion, Throughput};
@@ -234,8 +234,7 @@ fn resident() -> usize {
     statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("pages") * 4_096
 }
 
-fn cast_five(engine: &mut Engine, sink: &mut Buffer, approvals: u64, names: &[String]) {
-    let shuffled = Shuffled::new(approvals);
+fn cast_five(engine: &mut Engine, sink: &mut Buffer, shuffled: &Shuffled, names: &[String]) {
     for vote in 0..5 {
         for chunk in shuffled.order.chunks(BATCH) {
             let mut batch: Vec<_> = chunk
@@ -258,12 +257,13 @@ fn cast_five(engine: &mut Engine, sink: &mut Buffer, approvals: u64, names: &[St
 fn report(approvals: u64) {
     println!("{approvals} approvals");
     // Pages that the process reuses would hide growth: this comes first.
+    let shuffled = Shuffled::new(approvals);
     for validators in [16usize, 1_000] {
         let names: Vec<String> = (0..validators).map(|at| format!("validator-{at:04}")).collect();
         let before = resident();
         let (mut engine, mut sink) = opened(approvals, 4, 16, |_| None);
         let after_opening = resident();
-        cast_five(&mut engine, &mut sink, approvals, &names);
+        cast_five(&mut engine, &mut sink, &shuffled, &names);
         let bytes = (resident() - before) as f64 / approvals as f64;
         let opening = (after_opening - before) as f64 / approvals as f64;
         assert_eq!(engine.counters().pending as u64, approvals);
@@ -273,25 +273,31 @@ fn report(approvals: u64) {
         );
         snapshot(&engine, approvals);
     }
+    largest_set();
+    growth(approvals);
     expiry(approvals);
     replay(approvals);
 }
 
 fn snapshot(engine: &Engine, approvals: u64) {
-    let (mut longest, mut total) = (Duration::ZERO, Duration::ZERO);
+    let mut took_each = Vec::new();
     let mut slices = Vec::new();
     let mut buffer = Vec::with_capacity(64 << 20);
     for partition in 0..PARTITIONS {
         buffer.clear();
         let start = Instant::now();
         engine.write_partition(partition, &mut buffer);
-        let took = start.elapsed();
-        longest = longest.max(took);
-        total += took;
+        took_each.push(start.elapsed());
         slices.push(buffer.clone());
     }
+    let total: Duration = took_each.iter().sum();
+    took_each.sort();
+    let (p99, longest) = (took_each[took_each.len() * 99 / 100], took_each[took_each.len() - 1]);
     let bytes: usize = slices.iter().map(Vec::len).sum();
-    println!("snapshot: longest slice {longest:?}, all {total:?}, {} bytes an approval", bytes as u64 / approvals);
+    println!(
+        "snapshot: longest slice {longest:?}, p99 {p99:?}, all {total:?}, {} bytes an approval",
+        bytes as u64 / approvals
+    );
     let mut restored = opened(0, 1, 1, |_| None).0;
     let start = Instant::now();
     for slice in &slices {
@@ -299,6 +305,54 @@ fn snapshot(engine: &Engine, approvals: u64) {
     }
     println!("snapshot: read in {:?}", start.elapsed());
     assert_eq!(restored.counters().pending as u64, approvals);
+}
+
+/// Opening with 32,767 eligible validators: all new, and a set that is known in a new segment.
+fn largest_set() {
+    let names = (0..TOTAL_VALIDATORS_MAX).map(|at| ValidatorId::parse(&format!("validator-{at:05}")).expect("legal"));
+    let set = std::sync::Arc::new(EligibleSet { members: names.collect(), digest: [1; 32] });
+    let (mut engine, mut sink) = opened(0, 1, 1, |_| None);
+    for what in ["all of it new", "known, defined in a new segment", "known and defined"] {
+        let number = sink.sequence;
+        let request = OpenRequest { eligible: Some(set.clone()), ..request(number, 1, TOTAL_VALIDATORS_MAX, None) };
+        let start = Instant::now();
+        engine.open(&request, Clock::at(NOW), Ok(()), &mut sink).expect("a free id");
+        println!("an opening with 32,767 eligible validators, {what}: {:?}", start.elapsed());
+        sink.segment = 1;
+    }
+}
+
+/// The longest turn of 1,024 openings while memory grows, with chunks made ready and without.
+fn growth(approvals: u64) {
+    for target in [0, 8] {
+        let pool = Pool::new(target);
+        let server = std::thread::spawn({
+            let pool = pool.clone();
+            move || pool.serve()
+        });
+        std::thread::sleep(Duration::from_millis(200));
+        let limits = Limits { approvals_max: 1 << 30, ..Limits::for_memory(16 << 30) };
+        let mut engine = Engine::with_pool(PartitionKey::new([5; 16]), limits, &pool);
+        let mut sink = Buffer::default();
+        let mut turns = Vec::new();
+        for start in (0..approvals).step_by(1_024) {
+            let numbers = start..(start + 1_024).min(approvals);
+            let requests: Vec<_> = numbers.map(|number| request(number, 3, 5, None)).collect();
+            sink.bytes.clear();
+            let begin = Instant::now();
+            for request in &requests {
+                engine.open(request, Clock::at(NOW), Ok(()), &mut sink).expect("a free id");
+            }
+            turns.push(begin.elapsed());
+            // About 600 k openings a second.
+            std::thread::sleep(Duration::from_micros(1_500));
+        }
+        turns.sort();
+        let (p99, longest) = (turns[turns.len() * 99 / 100], turns[turns.len() - 1]);
+        println!("growth, {target} chunks ready: 1,024 openings p99 {p99:?}, longest {longest:?}");
+        pool.close();
+        server.join().expect("it ends when closed");
+    }
 }
 
 fn expiry(approvals: u64) {

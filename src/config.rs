@@ -190,9 +190,8 @@ impl Sources {
     }
 }
 
-/// `ASSENT_…` variables that other commands read; the node leaves them alone.
-const CLIENT_VARIABLES: [&str; 5] =
-    ["ASSENT_CONFIG", "ASSENT_ENDPOINT", "ASSENT_TLS_CA", "ASSENT_CLIENT_CERT", "ASSENT_CLIENT_KEY"];
+/// `ASSENT_…` variables that are no settings: the file's name, and what client commands read.
+const CLIENT_VARIABLES: [&str; 2] = ["ASSENT_CONFIG", "ASSENT_ENDPOINT"];
 
 impl Config {
     /// The settings of a machine on which nothing was set.

@@ -3,7 +3,7 @@
 mod facts;
 
 use crate::config::{Config, Durability, Io};
-use crate::grpc::{self, APPROVALS_SERVICE, Deps, Origin, ServerOptions, Stopper};
+use crate::grpc::{self, Deps, Origin, ServerOptions, Stopper};
 use crate::health::{Health, Reporter};
 use crate::http;
 use crate::journal::{GlommioStorage, PosixStorage};
@@ -40,21 +40,72 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let health = Health::new();
     let reporters = Reporters::new(&health, config.shard.count);
 
-    let began = Instant::now();
-    let mut started = start_shards(&config, executor, &metrics)?;
-    let took = began.elapsed();
-
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.grpc.worker_threads)
         .thread_name("front")
         .enable_all()
         .build()
-        .context("start the threads of the gRPC front")?;
-    let outcome = runtime
-        .block_on(serve(&config, tls, &metrics, &health, &reporters, &mut started, || banner(&config, io, took)));
+        .context("start the threads of the fronts")?;
+    // Both ports are taken before the folder is touched, and the window says "not ready" while it is read.
+    let (grpc_listener, http_listener) = runtime.block_on(async {
+        anyhow::Ok((bind(config.grpc_addr, "--grpc").await?, bind(config.http_addr, "--http").await?))
+    })?;
+    let addresses = Addresses { grpc: grpc_listener.local_addr()?, http: http_listener.local_addr()? };
+    let window = Window::open(&runtime, &config, tls.http, http_listener, &health, &metrics);
+
+    let began = Instant::now();
+    let mut started = start_shards(&config, executor, &metrics)?;
+    let journal = journal_line(&config, io, began.elapsed());
+    let outcome = runtime.block_on(async {
+        let node = Node { config: &config, metrics: &metrics, health: &health, reporters: &reporters, addresses };
+        let outcome = node.serve(grpc_listener, tls.grpc, &mut started, &journal).await;
+        window.close().await;
+        outcome
+    });
     // Streams that are still open are cut: their clients know from the status that they must resume.
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
+}
+
+/// Where the node listens.
+#[derive(Clone, Copy)]
+struct Addresses {
+    grpc: SocketAddr,
+    http: SocketAddr,
+}
+
+/// The HTTP port, from before recovery until after everything else.
+struct Window {
+    stop: oneshot::Sender<()>,
+    served: tokio::task::JoinHandle<()>,
+}
+
+impl Window {
+    fn open(
+        runtime: &tokio::runtime::Runtime,
+        config: &Config,
+        tls: Option<Arc<rustls::ServerConfig>>,
+        listener: TcpListener,
+        health: &Arc<Health>,
+        metrics: &Arc<Metrics>,
+    ) -> Window {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let options = http::Options {
+            connections_max: config.http.connections_max,
+            header_timeout: Duration::from_secs(config.http.header_timeout_seconds),
+            tls,
+        };
+        let pages = http::Window { health: health.clone(), metrics: metrics.clone() };
+        let served = runtime.spawn(http::serve(listener, options, pages, async {
+            let _stopper_gone = stopped.await;
+        }));
+        Window { stop, served }
+    }
+
+    async fn close(self) {
+        let _window_gone = self.stop.send(());
+        let _ended = self.served.await;
+    }
 }
 
 struct Tls {
@@ -78,8 +129,8 @@ fn choose_io(config: &Config) -> anyhow::Result<(Executor, &'static str)> {
     match config.io {
         // Measured: the plain pair decides more votes a second here (perf/README.md).
         Io::Auto | Io::Posix => Ok((Executor::Plain, "posix")),
-        Io::Uring => match glommio::LocalExecutorBuilder::default().make() {
-            Ok(_works) => Ok((Executor::Glommio, "uring")),
+        Io::Uring => match shard::glommio_works() {
+            Ok(()) => Ok((Executor::Glommio, "uring")),
             Err(error) => bail!(
                 "--io uring: io_uring is not to be had here ({error}); `assent doctor` says why, --io posix needs nothing"
             ),
@@ -98,7 +149,7 @@ fn start_shards(config: &Config, executor: Executor, metrics: &Arc<Metrics>) -> 
         executor_options: shard::ExecutorOptions { spin_micros: config.shard.spin_micros, pin_core: None },
         pin: config.shard.pin,
         ring_capacity: config.shard.ring_slots,
-        limits: crate::engine::Limits {
+        limits: shard::Limits {
             approvals_max: share(limits.approvals_max),
             validators_max: share(limits.validators_max),
             eligible_sets_max: share(limits.eligible_sets_max),
@@ -137,93 +188,78 @@ fn start_shards(config: &Config, executor: Executor, metrics: &Arc<Metrics>) -> 
     Ok(started?)
 }
 
-/// Everything that runs on the fronts' runtime.
-async fn serve(
-    config: &Config,
-    tls: Tls,
-    metrics: &Arc<Metrics>,
-    health: &Arc<Health>,
-    reporters: &Reporters,
-    started: &mut Started,
-    banner: impl Fn() -> String,
-) -> anyhow::Result<()> {
-    let grpc_listener = bind(config.grpc_addr, "--grpc").await?;
-    let http_listener = bind(config.http_addr, "--http").await?;
-    let (grpc_addr, http_addr) = (grpc_listener.local_addr()?, http_listener.local_addr()?);
+/// What the serving node is made of.
+struct Node<'a> {
+    config: &'a Config,
+    metrics: &'a Arc<Metrics>,
+    health: &'a Arc<Health>,
+    reporters: &'a Reporters,
+    addresses: Addresses,
+}
 
-    // A commit's answers come as one letter, and are handed out here, where waking is cheap.
-    let answers = started.answers.clone();
-    tokio::spawn(async move {
-        while let Some(batch) = answers.receive().await {
-            batch.into_iter().for_each(|answer| answer());
+impl Node<'_> {
+    /// Serves gRPC until the node is told to stop, or must.
+    async fn serve(
+        &self,
+        listener: TcpListener,
+        tls: Option<Arc<rustls::ServerConfig>>,
+        started: &mut Started,
+        journal: &str,
+    ) -> anyhow::Result<()> {
+        let Node { config, metrics, health, reporters, addresses } = *self;
+        // A commit's answers come as one letter, and are handed out here, where waking is cheap.
+        let answers = started.answers.clone();
+        tokio::spawn(async move {
+            while let Some(batch) = answers.receive().await {
+                batch.into_iter().for_each(|answer| answer());
+            }
+        });
+
+        let (stopper, stopping) = grpc::stopping();
+        let facts = Arc::new(NodeFacts::new(metrics.clone(), health.clone(), started.deployment));
+        let limits = grpc::Limits {
+            content_bytes_max: config.limits.content_bytes_max,
+            batch_items_max: config.limits.batch_items_max,
+            unacknowledged_max: config.limits.unacknowledged_max as u64,
+            message_bytes_max: config.limits.message_bytes_max,
+            subscriptions_per_stream_max: config.limits.subscriptions_per_stream_max,
+            pending_streams_max: config.limits.pending_streams_max,
+            ..grpc::Limits::default()
+        };
+        let origin = Origin { deployment: started.deployment, generation: started.generation };
+        let feed = Arc::new(grpc::HubFeed::new(
+            started.feed.clone(),
+            started.shards.clone(),
+            metrics.clone(),
+            config.limits.watcher_buffer_bytes,
+            config.limits.watchers_max,
+        ));
+        let deps = Deps::new(started.shards.clone(), feed, facts, origin, limits, stopping.clone());
+        let options = ServerOptions {
+            stream_window_bytes: config.grpc.stream_window_bytes,
+            connection_window_bytes: config.grpc.connection_window_bytes,
+            frame_bytes: config.grpc.frame_bytes,
+            keepalive_interval: Duration::from_secs(config.grpc.keepalive_interval_seconds),
+            keepalive_timeout: Duration::from_secs(config.grpc.keepalive_timeout_seconds),
+            streams_per_connection_max: config.limits.streams_per_connection_max as u32,
+            ..ServerOptions::default()
+        };
+        let incoming = grpc::incoming(listener, tls, config.limits.connections_max, metrics.clone());
+        let port = grpc::serve(&options, deps, incoming, stopping);
+
+        reporters.serving();
+        port.announce(true).await;
+        if let Some(path) = &config.ready_file {
+            write_ready_file(path, addresses)?;
         }
-    });
+        say(config, started, journal, addresses);
 
-    let (stopper, stopping) = grpc::stopping();
-    let facts = Arc::new(NodeFacts::new(metrics.clone(), health.clone(), started.deployment));
-    let limits = grpc::Limits {
-        content_bytes_max: config.limits.content_bytes_max,
-        batch_items_max: config.limits.batch_items_max,
-        unacknowledged_max: config.limits.unacknowledged_max as u64,
-        message_bytes_max: config.limits.message_bytes_max,
-        subscriptions_per_stream_max: config.limits.subscriptions_per_stream_max,
-        pending_streams_max: config.limits.pending_streams_max,
-        ..grpc::Limits::default()
-    };
-    let origin = Origin { deployment: started.deployment, generation: started.generation };
-    let feed = Arc::new(grpc::HubFeed::new(
-        started.feed.clone(),
-        started.shards.clone(),
-        metrics.clone(),
-        config.limits.watcher_buffer_bytes,
-        config.limits.watchers_max,
-    ));
-    let deps = Deps::new(started.shards.clone(), feed, facts, origin, limits, stopping.clone());
-    let (front, grpc_health) = grpc::routes(deps);
-    let server = ServerOptions {
-        stream_window_bytes: config.grpc.stream_window_bytes,
-        connection_window_bytes: config.grpc.connection_window_bytes,
-        frame_bytes: config.grpc.frame_bytes,
-        keepalive_interval: Duration::from_secs(config.grpc.keepalive_interval_seconds),
-        keepalive_timeout: Duration::from_secs(config.grpc.keepalive_timeout_seconds),
-        streams_per_connection_max: config.limits.streams_per_connection_max as u32,
-        ..ServerOptions::default()
-    };
-    let incoming = grpc::incoming(grpc_listener, tls.grpc, config.limits.connections_max, metrics.clone());
-    let drained = stopping.clone();
-    let grpc_served =
-        tokio::spawn(
-            async move { server.server().serve_with_incoming_shutdown(front, incoming, drained.wait()).await },
-        );
-
-    let (http_stop, http_stopped) = oneshot::channel::<()>();
-    let http_options = http::Options {
-        connections_max: config.http.connections_max,
-        header_timeout: Duration::from_secs(config.http.header_timeout_seconds),
-        tls: tls.http,
-    };
-    let window = http::Window { health: health.clone(), metrics: metrics.clone() };
-    let http_served = tokio::spawn(http::serve(http_listener, http_options, window, async {
-        let _stopper_gone = http_stopped.await;
-    }));
-
-    reporters.serving();
-    grpc_health.set_service_status("", tonic_health::ServingStatus::Serving).await;
-    grpc_health.set_service_status(APPROVALS_SERVICE, tonic_health::ServingStatus::Serving).await;
-    if let Some(path) = &config.ready_file {
-        write_ready_file(path, grpc_addr, http_addr)?;
+        let why = until_told(started, reporters, config).await;
+        tracing::info!("stopping: {why}");
+        port.announce(false).await;
+        reporters.stopping();
+        stop(started, stopper, port, config.shutdown_seconds, why).await
     }
-    say(config, started, &banner(), grpc_addr, http_addr);
-
-    let why = until_told(started, reporters, config).await;
-    tracing::info!("stopping: {why}");
-    grpc_health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
-    grpc_health.set_service_status(APPROVALS_SERVICE, tonic_health::ServingStatus::NotServing).await;
-    reporters.stopping();
-    let outcome = stop(started, stopper, grpc_served, config.shutdown_seconds, why).await;
-    let _window_gone = http_stop.send(());
-    let _ended = http_served.await;
-    outcome
 }
 
 async fn bind(addr: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
@@ -301,14 +337,14 @@ impl ClockWatch {
 async fn stop(
     started: &mut Started,
     stopper: Stopper,
-    grpc_served: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
+    port: grpc::Port,
     patience_seconds: u64,
     why: Why,
 ) -> anyhow::Result<()> {
     started.gate.stop();
     stopper.stop();
     let patience = Duration::from_secs(patience_seconds.saturating_sub(2).max(1));
-    if tokio::time::timeout(patience, grpc_served).await.is_err() {
+    if tokio::time::timeout(patience, port.drained()).await.is_err() {
         tracing::warn!("connections still open after {} s are cut", patience.as_secs());
     }
     let finished = started.finish();
@@ -319,9 +355,9 @@ async fn stop(
     }
 }
 
-fn write_ready_file(path: &Path, grpc: SocketAddr, http: SocketAddr) -> anyhow::Result<()> {
+fn write_ready_file(path: &Path, addresses: Addresses) -> anyhow::Result<()> {
     let text = serde_json::json!({
-        "grpc": grpc.to_string(), "http": http.to_string(), "pid": std::process::id(),
+        "grpc": addresses.grpc.to_string(), "http": addresses.http.to_string(), "pid": std::process::id(),
     });
     let beside = path.with_extension("new");
     std::fs::write(&beside, text.to_string())
@@ -363,7 +399,8 @@ impl Reporters {
     }
 }
 
-fn banner(config: &Config, io: &str, took: Duration) -> String {
+/// What the banner says of the journal.
+fn journal_line(config: &Config, io: &str, took: Duration) -> String {
     match config.durability {
         Durability::Memory => "memory only: NOTHING survives this process (--durability memory)".to_string(),
         Durability::Journal => {
@@ -373,7 +410,7 @@ fn banner(config: &Config, io: &str, took: Duration) -> String {
 }
 
 /// What a person needs, once, on standard output.
-fn say(config: &Config, started: &Started, journal: &str, grpc: SocketAddr, http: SocketAddr) {
+fn say(config: &Config, started: &Started, journal: &str, Addresses { grpc, http }: Addresses) {
     let scheme = if config.tls.enabled() { "https" } else { "http" };
     let (mut approvals, mut events) = (0, 0);
     for report in &started.reports {

@@ -36,6 +36,15 @@ mod tls;
 /// SIGTERM: in-flight answered, streams end with where to go on, exit code 0 within 10 s.
 mod stopping;
 
+// The front, over real connections and real shards, with a feed that the test writes.
+/// Every unary rpc: what it answers, what it refuses and how it names it, pages, deadlines, stopping.
+mod wire_calls;
+/// Votes and requests by streams: acknowledged once, in order, complete; and how streams end.
+mod wire_streams;
+mod wire_support;
+/// Watches and subscriptions: tokens, ends, the order of what is pending.
+mod wire_watches;
+
 // The window.
 /// Liveness, readiness and metrics over HTTP, bounded against strangers; TLS with the right, the
 /// wrong and no client certificate.

@@ -1,6 +1,7 @@
 //! `assent load` and the hidden `assent noop`: flags into a plan, an outcome into files and an exit code.
 
-use super::client::{EXIT_REFUSED, EXIT_UNREACHABLE, EXIT_USAGE, Endpoint};
+use super::Exit;
+use super::client::Endpoint;
 use crate::grpc::client::Target;
 use crate::load::{self, Condition, Failure, Layout, Ledger, Mix, Mode, Node, Outcome, Plan, Report, noop};
 use clap::{Args, ValueEnum};
@@ -9,7 +10,6 @@ use std::fs::File;
 use std::io::BufWriter;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 /// Drive a node and check everything it acknowledged
 ///
@@ -221,36 +221,36 @@ impl LoadArgs {
 }
 
 /// What stops a command: said on standard error, with its exit code.
-struct Stop(u8, String);
+struct Stop(Exit, String);
 
 impl From<Failure> for Stop {
     fn from(failure: Failure) -> Stop {
         let code = match failure {
-            Failure::Usage(_) | Failure::Ledger(_) => EXIT_USAGE,
-            Failure::Unreachable(_) => EXIT_UNREACHABLE,
-            Failure::Refused(_) => EXIT_REFUSED,
+            Failure::Usage(_) | Failure::Ledger(_) => Exit::Usage,
+            Failure::Unreachable(_) => Exit::Unreachable,
+            Failure::Refused(_) => Exit::Refused,
         };
         Stop(code, failure.to_string())
     }
 }
 
-pub fn run(args: LoadArgs) -> ExitCode {
+pub fn run(args: &LoadArgs) -> Exit {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let result = match &args.verify {
-        Some(ledger) => runtime.block_on(verify(&args, ledger)),
-        None => load(&args, &runtime),
+        Some(ledger) => runtime.block_on(verify(args, ledger)),
+        None => load(args, &runtime),
     };
     match result {
         Ok(code) => code,
         Err(Stop(code, what)) => {
             eprintln!("assent load: {what}");
-            ExitCode::from(code)
+            code
         }
     }
 }
 
-fn load(args: &LoadArgs, runtime: &tokio::runtime::Runtime) -> Result<ExitCode, Stop> {
-    let usage = |what: String| Stop(EXIT_USAGE, what);
+fn load(args: &LoadArgs, runtime: &tokio::runtime::Runtime) -> Result<Exit, Stop> {
+    let usage = |what: String| Stop(Exit::Usage, what);
     let mut plan = args.plan();
     plan.check().map_err(usage)?;
     check_conditions(&args.fail_if).map_err(usage)?;
@@ -274,7 +274,7 @@ fn load(args: &LoadArgs, runtime: &tokio::runtime::Runtime) -> Result<ExitCode, 
         Some(target) => (target, None),
         None => {
             let node = Node::start(&args.data, &args.serve_arg)
-                .map_err(|error| Stop(EXIT_UNREACHABLE, format!("cannot start a node: {error:#}")))?;
+                .map_err(|error| Stop(Exit::Unreachable, format!("cannot start a node: {error:#}")))?;
             (Target::plain(node.endpoint.clone()), Some(node))
         }
     };
@@ -282,22 +282,22 @@ fn load(args: &LoadArgs, runtime: &tokio::runtime::Runtime) -> Result<ExitCode, 
     println!("assent load: mode {}{by}, seed {}, on {}", plan.mode.name(), plan.seed, target.endpoint);
     let outcome = runtime.block_on(load::run(&plan, &target, ledger, args.ledger.as_deref()))?;
     if let (Some(node), None) = (node, &outcome.lost) {
-        node.stop().map_err(|error| Stop(EXIT_REFUSED, format!("{error:#}")))?;
+        node.stop().map_err(|error| Stop(Exit::Refused, format!("{error:#}")))?;
     }
     print!("{}", outcome.report);
-    write_files(args, &outcome).map_err(|error| Stop(EXIT_REFUSED, format!("{error:#}")))?;
+    write_files(args, &outcome).map_err(|error| Stop(Exit::Refused, format!("{error:#}")))?;
     Ok(verdict(args, &outcome))
 }
 
 /// The exit code, with its reason on standard error.
-fn verdict(args: &LoadArgs, outcome: &Outcome) -> ExitCode {
+fn verdict(args: &LoadArgs, outcome: &Outcome) -> Exit {
     if let Some(lost) = &outcome.lost {
         let kept = args.ledger.as_ref().map_or_else(
             || "keep what is acknowledged with --ledger FILE, to compare it later".to_owned(),
             |path| format!("compare later: assent load --verify {} --endpoint …", path.display()),
         );
         eprintln!("assent load: the node went away: {lost}\n  {kept}");
-        return ExitCode::from(EXIT_UNREACHABLE);
+        return Exit::Unreachable;
     }
     let mut failed = false;
     if let (Some(void), false) = (&outcome.report.void, args.no_check) {
@@ -312,7 +312,7 @@ fn verdict(args: &LoadArgs, outcome: &Outcome) -> ExitCode {
             failed = true;
         }
     }
-    if failed { ExitCode::from(EXIT_REFUSED) } else { ExitCode::SUCCESS }
+    if failed { Exit::Refused } else { Exit::Done }
 }
 
 /// Counts of reasons that did not occur are absent from a report, and mean 0.
@@ -345,7 +345,7 @@ fn write_json(path: &Path, value: &Value) -> anyhow::Result<()> {
     std::fs::write(path, text + "\n").map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
 }
 
-async fn verify(args: &LoadArgs, ledger: &Path) -> Result<ExitCode, Stop> {
+async fn verify(args: &LoadArgs, ledger: &Path) -> Result<Exit, Stop> {
     let target = args.endpoint.target();
     let (verdict, decided, health) = load::verify(ledger, &target, args.sample).await?;
     let balances = verdict.balances == Some(true);
@@ -364,7 +364,7 @@ async fn verify(args: &LoadArgs, ledger: &Path) -> Result<ExitCode, Stop> {
         "server": {"version": health.version, "shards": health.shards, "durability": health.durability},
     });
     if let Some(path) = &args.json {
-        write_json(path, &result).map_err(|error| Stop(EXIT_REFUSED, format!("{error:#}")))?;
+        write_json(path, &result).map_err(|error| Stop(Exit::Refused, format!("{error:#}")))?;
     }
     println!(
         "{}: {} acknowledged, {} missing, {} unexpected; {} of {} never answered are there",
@@ -376,7 +376,7 @@ async fn verify(args: &LoadArgs, ledger: &Path) -> Result<ExitCode, Stop> {
         verdict.unknown,
     );
     verdict.examples.iter().for_each(|example| println!("  {example}"));
-    Ok(if balances { ExitCode::SUCCESS } else { ExitCode::from(EXIT_REFUSED) })
+    Ok(if balances { Exit::Done } else { Exit::Refused })
 }
 
 /// A service with the same protos that decodes and acknowledges, without engine and disk: what
@@ -397,12 +397,9 @@ pub struct NoopArgs {
     ready_file: Option<PathBuf>,
 }
 
-pub fn run_noop(args: NoopArgs) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(args.threads.max(1))
-        .enable_all()
-        .build()
-        .expect("a runtime");
+pub fn run_noop(args: NoopArgs) -> anyhow::Result<Exit> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(args.threads.max(1)).enable_all().build()?;
     let ready = |address: SocketAddr| {
         eprintln!("assent noop: http://{address}, decoder {:?}", args.decoder);
         if let Some(path) = &args.ready_file {
@@ -414,11 +411,27 @@ pub fn run_noop(args: NoopArgs) -> ExitCode {
             }
         }
     };
-    match runtime.block_on(noop::serve(args.grpc, args.decoder, ready)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("assent noop: {error:#}");
-            ExitCode::from(EXIT_REFUSED)
-        }
-    }
+    runtime.block_on(noop::serve(args.grpc, args.decoder, ready))?;
+    Ok(Exit::Done)
+}
+
+/// The disk alone, as the journal uses it: aligned blocks, each durable before the next
+#[derive(Args, Debug)]
+pub struct DiskArgs {
+    /// Where the file is made (and removed)
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    data: PathBuf,
+
+    /// Bytes of a write, in whole 4 KiB
+    #[arg(long, value_name = "BYTES", default_value_t = 4096)]
+    block: usize,
+
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    writes: u64,
+}
+
+pub fn run_disk(args: &DiskArgs) -> anyhow::Result<Exit> {
+    let report = crate::load::disk::measure(&args.data, args.block, args.writes)?;
+    println!("{}", serde_json::to_string(&report)?);
+    Ok(Exit::Done)
 }

@@ -12,6 +12,7 @@ pub mod load;
 mod probe;
 mod serve;
 mod settings;
+mod show;
 
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
@@ -55,17 +56,22 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Check this machine: kernel, disk, clock, limits, ports; and say what each finding means
     Doctor(doctor::DoctorArgs),
-    /// Read a data folder that no node is using: verify its frames, or print its events
+    /// Read a data folder: verify every byte of it, or print its events
     #[command(subcommand)]
     Journal(journal::JournalCommand),
     /// List every setting with its flag, variable, default and bound
     Settings(settings::SettingsArgs),
-    Load(load::LoadArgs),
+    Submit(client::SubmitArgs),
+    Vote(client::VoteArgs),
+    Status(client::StatusArgs),
+    Watch(client::WatchArgs),
+    Pending(client::PendingArgs),
+    Health(client::HealthArgs),
+    Load(Box<load::LoadArgs>),
     #[command(hide = true)]
     Noop(load::NoopArgs),
-    // ---- Commands of the client and the load generator are added here: a variant with its Args
-    // ---- struct (src/cli/client.rs: submit, vote, status, watch, pending, health;
-    // ---- src/cli/load.rs: load, and noop with #[command(hide = true)]), and below its run function.
+    #[command(hide = true)]
+    Disk(load::DiskArgs),
 }
 
 /// The whole process, from arguments to exit code.
@@ -80,9 +86,15 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(args),
         Command::Journal(command) => journal::run(command),
         Command::Settings(args) => settings::run(args),
-        Command::Load(args) => return load::run(args),
-        Command::Noop(args) => return load::run_noop(args),
-        // ---- … and here.
+        Command::Submit(args) => client::submit(args),
+        Command::Vote(args) => client::vote(args),
+        Command::Status(args) => client::status(args),
+        Command::Watch(args) => client::watch(args),
+        Command::Pending(args) => client::pending(args),
+        Command::Health(args) => client::health(args),
+        Command::Load(args) => Ok(load::run(&args)),
+        Command::Noop(args) => load::run_noop(args),
+        Command::Disk(args) => load::run_disk(&args),
     };
     let exit = ended.unwrap_or_else(|error| {
         eprintln!("assent: {error:#}");

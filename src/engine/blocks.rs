@@ -2,7 +2,8 @@
 //! own, freed blocks in a list through their first word. Sets of votes, labels and names live here:
 //! four bytes name a block, and nothing is allocated from the system for a vote.
 
-use super::memory::Chunks;
+use super::memory::{Chunks, Pool, Use};
+use std::sync::Arc;
 
 /// Block sizes: 16 bytes times 2^class.
 pub const CLASSES: usize = 15;
@@ -27,8 +28,8 @@ pub struct Blocks {
 }
 
 impl Blocks {
-    pub fn new() -> Blocks {
-        Blocks { classes: std::array::from_fn(|_| Class { words: Chunks::hot(), used: 0, free: 0 }) }
+    pub fn new(use_of: Use, pool: &Arc<Pool>) -> Blocks {
+        Blocks { classes: std::array::from_fn(|_| Class { words: Chunks::new(use_of, pool), used: 0, free: 0 }) }
     }
 
     /// The smallest class that holds so many bytes.
@@ -104,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_freed_block_comes_back_zeroed() {
-        let mut blocks = Blocks::new();
+        let mut blocks = Blocks::new(Use::Hot, &Pool::new(0));
         let (a, b) = (blocks.take(1), blocks.take(1));
         blocks.words_mut(a).fill(9);
         blocks.words_mut(b).fill(8);

@@ -6,9 +6,10 @@
 //! once, before its first use there.
 
 use super::blocks::{Block, Blocks};
-use super::memory::{Chunks, Plain, bytes_of, bytes_of_mut};
+use super::memory::{Chunks, Plain, Pool, Use, bytes_of, bytes_of_mut};
 use super::table::Index;
 use crate::model::{ApprovalId, PartitionKey, RequesterId, ValidatorId, ValidatorRef};
+use std::sync::Arc;
 
 /// Not yet defined in any segment.
 pub const NEVER: u64 = u64::MAX;
@@ -44,9 +45,17 @@ pub struct Validators {
 }
 
 impl Validators {
-    pub fn new(key: PartitionKey) -> Validators {
-        let index = Index::new(PARTITION_BITS);
-        Validators { key, index, entries: Chunks::cold(), texts: Blocks::new(), used: 0, free: 0, count: 0 }
+    pub fn new(key: PartitionKey, pool: &Arc<Pool>) -> Validators {
+        let index = Index::new(PARTITION_BITS, Use::Cold, pool);
+        Validators {
+            key,
+            index,
+            entries: Chunks::new(Use::Cold, pool),
+            texts: Blocks::new(Use::Cold, pool),
+            used: 0,
+            free: 0,
+            count: 0,
+        }
     }
 
     /// How many distinct names are known.
@@ -173,8 +182,15 @@ pub struct Requesters {
 }
 
 impl Requesters {
-    pub fn new(key: PartitionKey) -> Requesters {
-        Requesters { key, index: Index::new(PARTITION_BITS), entries: Chunks::cold(), used: 0, free: 0, count: 0 }
+    pub fn new(key: PartitionKey, pool: &Arc<Pool>) -> Requesters {
+        Requesters {
+            key,
+            index: Index::new(PARTITION_BITS, Use::Cold, pool),
+            entries: Chunks::new(Use::Cold, pool),
+            used: 0,
+            free: 0,
+            count: 0,
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -285,8 +301,8 @@ pub struct Sets {
 }
 
 impl Sets {
-    pub fn new(key: PartitionKey) -> Sets {
-        Sets { key, index: Index::new(PARTITION_BITS), sets: Vec::new(), free: Vec::new(), bytes: 0 }
+    pub fn new(key: PartitionKey, pool: &Arc<Pool>) -> Sets {
+        Sets { key, index: Index::new(PARTITION_BITS, Use::Cold, pool), sets: Vec::new(), free: Vec::new(), bytes: 0 }
     }
 
     pub fn len(&self) -> usize {
@@ -376,7 +392,7 @@ mod tests {
 
     #[test]
     fn a_name_is_stored_once_and_goes_with_its_last_holder() {
-        let mut validators = Validators::new(key());
+        let mut validators = Validators::new(key(), &Pool::new(0));
         let names: Vec<String> = (0..2_000).map(|at| format!("{at:0width$}", width = 4 + at % 60)).collect();
         let numbers: Vec<_> = names.iter().map(|name| validators.intern(name)).collect();
         for (name, number) in names.iter().zip(&numbers) {
@@ -398,8 +414,8 @@ mod tests {
 
     #[test]
     fn sets_hold_their_members() {
-        let mut validators = Validators::new(key());
-        let mut sets = Sets::new(key());
+        let mut validators = Validators::new(key(), &Pool::new(0));
+        let mut sets = Sets::new(key(), &Pool::new(0));
         let far: Vec<_> = (0..5_000).map(|at| validators.intern(&format!("v{at}"))).collect();
         for spread in [1, 700] {
             let members: Vec<_> = far.iter().step_by(spread).take(7).copied().collect();
@@ -420,7 +436,7 @@ mod tests {
 
     #[test]
     fn requesters_come_and_go() {
-        let mut requesters = Requesters::new(key());
+        let mut requesters = Requesters::new(key(), &Pool::new(0));
         let id = |at: u8| RequesterId([at; 16]);
         let numbers: Vec<_> = (0..100).map(|at| requesters.intern(&id(at))).collect();
         numbers.iter().for_each(|number| requesters.hold(*number));

@@ -2,8 +2,9 @@
 //! opening, its end and its readers. Numbers of records are stable; freed ones are used again.
 
 use super::blocks::Block;
-use super::memory::{Chunks, Plain};
+use super::memory::{Chunks, Plain, Pool, Use};
 use crate::model::{ApprovalId, ApprovalType, EventRef, Micros, Priority, Status, Tally};
+use std::sync::Arc;
 
 /// No eligible set.
 pub const NO_SET: u32 = u32::MAX;
@@ -157,8 +158,8 @@ pub struct Records {
 }
 
 impl Records {
-    pub const fn new() -> Records {
-        Records { hot: Chunks::hot(), cold: Chunks::cold(), used: 0, free: 0 }
+    pub fn new(pool: &Arc<Pool>) -> Records {
+        Records { hot: Chunks::new(Use::Hot, pool), cold: Chunks::new(Use::Cold, pool), used: 0, free: 0 }
     }
 
     pub fn take(&mut self, hot: Hot, cold: Cold) -> u32 {

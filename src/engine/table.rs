@@ -8,7 +8,8 @@
 //! Tables are made of segments of 32 lines out of shared chunks: what one gives back, another
 //! takes, and all of it lies under huge pages.
 
-use super::memory::{Chunks, Plain};
+use super::memory::{Chunks, Plain, Pool, Use};
+use std::sync::Arc;
 
 const ENTRIES: usize = 8;
 const SEGMENT_LINES: u32 = 32;
@@ -77,10 +78,10 @@ pub struct Index {
 
 impl Index {
     /// 2^`partition_bits` tables, named by the top bits of the hash.
-    pub fn new(partition_bits: u32) -> Index {
+    pub fn new(partition_bits: u32, use_of: Use, pool: &Arc<Pool>) -> Index {
         assert!((1..=16).contains(&partition_bits));
         let tables = (0..1 << partition_bits).map(|_| Table::default()).collect();
-        Index { lines: Chunks::hot(), segments_used: 0, segments_free: Vec::new(), tables, partition_bits }
+        Index { lines: Chunks::new(use_of, pool), segments_used: 0, segments_free: Vec::new(), tables, partition_bits }
     }
 
     #[inline(always)]
@@ -90,7 +91,7 @@ impl Index {
 
     #[inline(always)]
     fn home(tag: u32, lines: u32) -> u32 {
-        (u64::from(tag) * u64::from(lines) >> 32) as u32
+        ((u64::from(tag) * u64::from(lines)) >> 32) as u32
     }
 
     /// The `line`-th line of a table, by its number in the chunks.
@@ -336,18 +337,18 @@ mod tests {
     #[test]
     fn finds_what_was_inserted_and_not_removed() {
         let mut dice = Dice(1);
-        let mut index = Index::new(1);
+        let mut index = Index::new(1, Use::Hot, &Pool::new(0));
         let mut model: HashMap<u32, u64> = HashMap::new();
         for number in 0..60_000u32 {
             // Hashes crowd in few homes: overflow, wrap-around and equal tags all happen.
             let hash = match number % 3 {
                 0 => dice.roll(),
-                1 => dice.roll() & 0x8000_0000_0000_FFFF | 0x7FFF_0000_0000_0000 * (dice.roll() & 1),
+                1 => dice.roll() & 0x8000_0000_0000_FFFF | (0x7FFF_0000_0000_0000 * (dice.roll() & 1)),
                 _ => dice.roll() >> 12 << 42,
             };
             index.insert(hash, number);
             model.insert(number, hash);
-            if dice.roll() % 3 == 0 {
+            if dice.roll().is_multiple_of(3) {
                 let victim = (dice.roll() % u64::from(number + 1)) as u32;
                 if let Some(hash) = model.remove(&victim) {
                     index.remove(hash, victim);
@@ -377,7 +378,7 @@ mod tests {
     #[test]
     fn a_scan_survives_growth() {
         let mut dice = Dice(2);
-        let mut index = Index::new(1);
+        let mut index = Index::new(1, Use::Hot, &Pool::new(0));
         let mut early = HashSet::new();
         for number in 0..5_000 {
             index.insert(dice.roll() >> 1, number);
@@ -407,7 +408,7 @@ mod tests {
     #[test]
     fn stays_tight() {
         let mut dice = Dice(3);
-        let mut index = Index::new(6);
+        let mut index = Index::new(6, Use::Cold, &Pool::new(0));
         for number in 0..200_000 {
             index.insert(dice.roll(), number);
         }

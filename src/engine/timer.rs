@@ -7,7 +7,8 @@
 //! Hence every slot's start lies at or behind `elapsed`'s own slot, and a slot that is being
 //! emptied in slices stays the earliest of all until it is empty.
 
-use super::memory::{Chunks, Plain};
+use super::memory::{Chunks, Plain, Pool, Use};
+use std::sync::Arc;
 
 const BITS: u32 = 6;
 const SLOTS: usize = 1 << BITS;
@@ -37,9 +38,9 @@ pub struct Timers {
 }
 
 impl Timers {
-    pub fn new() -> Timers {
+    pub fn new(pool: &Arc<Pool>) -> Timers {
         let heads = Box::new([NONE; LEVELS * SLOTS]);
-        Timers { links: Chunks::cold(), heads, occupied: [0; LEVELS], elapsed: 0, count: 0 }
+        Timers { links: Chunks::new(Use::Cold, pool), heads, occupied: [0; LEVELS], elapsed: 0, count: 0 }
     }
 
     pub fn len(&self) -> usize {
@@ -188,7 +189,7 @@ mod tests {
     proptest! {
         #[test]
         fn hands_out_exactly_what_is_due(start in prop_oneof![Just(0u64), Just(1_700_000_000_000_000)], steps in steps()) {
-            let mut timers = Timers::new();
+            let mut timers = Timers::new(&Pool::new(0));
             let mut model: BTreeMap<u32, u64> = BTreeMap::new();
             let (mut now, mut next) = (start, 0u32);
             for step in steps {

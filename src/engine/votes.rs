@@ -84,11 +84,11 @@ pub fn get(blocks: &Blocks, hot: &Hot, validator: ValidatorRef) -> Option<Decisi
 #[inline(always)]
 pub fn insert(blocks: &mut Blocks, hot: &mut Hot, validator: ValidatorRef, decision: Decision, validators: u32) {
     let validator = validator.0;
-    if hot.votes_form & 3 == BITMAP {
-        if let Some(word) = blocks.words_mut(block(hot)).get_mut((validator / 16) as usize) {
-            *word |= (decision as u32) << (validator % 16 * 2);
-            return;
-        }
+    if hot.votes_form & 3 == BITMAP
+        && let Some(word) = blocks.words_mut(block(hot)).get_mut((validator / 16) as usize)
+    {
+        *word |= (decision as u32) << (validator % 16 * 2);
+        return;
     }
     insert_slow(blocks, hot, validator << 2 | decision as u32, validators);
 }
@@ -222,6 +222,7 @@ pub fn free(blocks: &mut Blocks, hot: &mut Hot) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::memory::{Pool, Use};
     use super::*;
     use crate::model::{ApprovalId, ApprovalType, EventRef, Micros, Priority};
     use std::collections::BTreeMap;
@@ -238,7 +239,7 @@ mod tests {
 
     /// Votes of `numbers`, checked against a map as they come; returns the forms passed through.
     fn check(required: u16, validators: u32, numbers: impl Iterator<Item = u32>) -> Vec<(u8, u8)> {
-        let mut blocks = Blocks::new();
+        let mut blocks = Blocks::new(Use::Hot, &Pool::new(0));
         let mut hot = empty(required);
         let mut model = BTreeMap::new();
         let mut forms = Vec::new();

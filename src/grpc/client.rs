@@ -1,10 +1,13 @@
 //! The client's side: connecting to a node, and reading what its refusals say. Used by the command
 //! line and the load generator; an outside client needs nothing of it.
 
+use crate::wire::v1;
+use crate::wire::v1::approval_grpc_service_client::ApprovalGrpcServiceClient;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
-use tonic::{Code, Status};
+use tonic::{Code, Response, Status, Streaming};
 use tonic_types::StatusExt;
 
 /// Where a node listens unless told otherwise.
@@ -116,6 +119,59 @@ pub fn causes(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// One method a command of the command line; refusals read.
+#[derive(Clone, Debug)]
+pub struct Client(ApprovalGrpcServiceClient<Channel>);
+
+/// What a stream of states gives, until it ends.
+#[derive(Debug)]
+pub struct Updates(Streaming<v1::ApprovalStatusMessage>);
+
+impl Client {
+    pub async fn connect(target: &Target) -> Result<Client, Error> {
+        let client = ApprovalGrpcServiceClient::new(target.connect().await?);
+        Ok(Client(client.max_decoding_message_size(ANSWER_BYTES_MAX).max_encoding_message_size(ANSWER_BYTES_MAX)))
+    }
+
+    pub async fn submit(&mut self, request: v1::ApprovalRequest) -> Result<v1::ApprovalStatusMessage, Refused> {
+        answer(self.0.submit_approval_request(request).await)
+    }
+
+    pub async fn vote(&mut self, vote: v1::ApprovalResponse) -> Result<v1::ApprovalStatusMessage, Refused> {
+        answer(self.0.submit_validator_response(vote).await)
+    }
+
+    pub async fn status(
+        &mut self,
+        request: v1::GetApprovalStatusRequest,
+    ) -> Result<v1::ApprovalStatusMessage, Refused> {
+        answer(self.0.get_approval_status(request).await)
+    }
+
+    pub async fn health(&mut self) -> Result<v1::HealthCheckResponse, Refused> {
+        answer(self.0.check_health(v1::HealthCheckRequest {}).await)
+    }
+
+    pub async fn watch(&mut self, filter: v1::ApprovalRequest) -> Result<Updates, Refused> {
+        answer(self.0.watch_approval_updates(filter).await).map(Updates)
+    }
+
+    pub async fn pending(&mut self, request: v1::StreamPendingApprovalsRequest) -> Result<Updates, Refused> {
+        answer(self.0.stream_pending_approvals(request).await).map(Updates)
+    }
+}
+
+impl Updates {
+    /// The next state; `None` when the stream ended well.
+    pub async fn next(&mut self) -> Result<Option<v1::ApprovalStatusMessage>, Refused> {
+        self.0.message().await.map_err(|status| Refused::from(&status))
+    }
+}
+
+fn answer<T>(answer: Result<Response<T>, Status>) -> Result<T, Refused> {
+    answer.map(Response::into_inner).map_err(|status| Refused::from(&status))
+}
+
 /// A status that is not OK, read with its google.rpc details.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Refused {
@@ -127,6 +183,8 @@ pub struct Refused {
     pub fields: Vec<(String, String)>,
     /// From RetryInfo.
     pub retry_after: Option<Duration>,
+    /// From ErrorInfo: `outcome`, `standing_decision`, `resume_token` (base64), …
+    pub facts: BTreeMap<String, String>,
 }
 
 impl From<&Status> for Refused {
@@ -141,6 +199,7 @@ impl From<&Status> for Refused {
             reason: details.error_info().map(|info| info.reason.clone()).filter(|reason| !reason.is_empty()),
             fields,
             retry_after: details.retry_info().and_then(|retry| retry.retry_delay),
+            facts: details.error_info().map_or_else(BTreeMap::new, |info| info.metadata.clone().into_iter().collect()),
         }
     }
 }

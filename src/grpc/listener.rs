@@ -3,7 +3,8 @@
 //! A connection that says nothing at first (half-open, a port scan) is closed after
 //! [`FIRST_BYTE_SECONDS_MAX`]; one over the limit at once.
 
-use super::PeerCertificate;
+use super::front::{APPROVALS_SERVICE, Deps, routes};
+use super::{PeerCertificate, ServerOptions, Stopping};
 use crate::metrics::Metrics;
 use std::io;
 use std::pin::Pin;
@@ -13,11 +14,14 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
 
 /// For the first byte, and again for the TLS handshake.
 const FIRST_BYTE_SECONDS_MAX: u64 = 10;
@@ -80,6 +84,46 @@ pub fn incoming(
         }
     });
     ReceiverStream::new(receiver)
+}
+
+/// The served port.
+pub struct Port {
+    health: HealthReporter,
+    served: JoinHandle<Result<(), tonic::transport::Error>>,
+}
+
+/// Serves every path of the port until `stopping`; then no new connection is taken up, and those
+/// there are end with their calls.
+pub fn serve(
+    options: &ServerOptions,
+    deps: Deps,
+    incoming: ReceiverStream<io::Result<Connection>>,
+    stopping: Stopping,
+) -> Port {
+    let (front, health) = routes(deps);
+    let server = options.server();
+    let served =
+        tokio::spawn(async move { server.serve_with_incoming_shutdown(front, incoming, stopping.wait()).await });
+    Port { health, served }
+}
+
+impl Port {
+    /// Says through `grpc.health.v1` whether the node serves.
+    pub async fn announce(&self, serving: bool) {
+        let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+        for service in ["", APPROVALS_SERVICE] {
+            self.health.set_service_status(service, status).await;
+        }
+    }
+
+    /// Waits until the last connection ended.
+    pub async fn drained(self) {
+        match self.served.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!("gRPC: the server ended: {error}"),
+            Err(error) => tracing::error!("gRPC: the server ended: {error}"),
+        }
+    }
 }
 
 async fn open(tcp: TcpStream, acceptor: Option<TlsAcceptor>, metrics: Arc<Metrics>) -> io::Result<Connection> {

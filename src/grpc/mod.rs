@@ -29,7 +29,7 @@ pub use caller::{Caller, PeerCertificate, caller};
 pub use codec::RawCodec;
 pub use follow::{HubFeed, change_message};
 pub use front::{APPROVALS_SERVICE, Deadline, Deps, Front, routes};
-pub use listener::{Connection, incoming};
+pub use listener::{Connection, Port, incoming, serve};
 pub use options::{Limits, ServerOptions};
 pub use service::Facts;
 pub use stopping::{Stopper, Stopping, stopping};

@@ -104,13 +104,16 @@ impl Approvals {
         let page = Page::parse(&request.page_token, &id)?;
         let (after, votes_max) = match page {
             Page::Votes(after) => (after, lines_max),
-            Page::Eligible(_) => (VotesAfter(None), 0),
+            Page::Eligible(_) => (VotesAfter(None), 1),
         };
         let shards = &self.0.shards;
         let refused = |refusal: Refusal| status::status(&refusal);
         let mut answer = shards.status(id, after, votes_max).await.map_err(refused)?;
         let mut message = status_message(&answer.state, shards.log_of(answer.state.last_event));
-        if is_full {
+        if let Page::Eligible(_) = page {
+            answer.votes.clear();
+            message.detail = v1::DetailStatus::Complete as i32;
+        } else if is_full {
             match shards.full(&answer.state, &mut answer.votes).await {
                 Ok(content) => {
                     message.detail = v1::DetailStatus::Complete as i32;
@@ -129,7 +132,7 @@ impl Approvals {
             message.next_page_token = Page::Votes(next).token(&id);
         } else if is_full && message.eligible_count != 0 {
             let after = if let Page::Eligible(after) = page { after } else { VotesAfter(None) };
-            let next = match lines_max - message.votes.len() {
+            let next = match lines_max.saturating_sub(message.votes.len()) {
                 0 => Some(after),
                 room => {
                     let (names, next) = shards.eligible(id, after, room).await.map_err(refused)?;

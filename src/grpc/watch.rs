@@ -124,15 +124,15 @@ fn is_behind(deps: &Deps, positions: &[Position], state: &ApprovalState) -> bool
     positions.iter().any(|position| position.log == log && state.last_event.sequence() <= position.sequence)
 }
 
-/// Ends with the message that shows an outcome, without waiting for one behind it.
+/// Ends with the message that shows an outcome.
 fn until_outcome(changes: BoxStream<'static, Followed>) -> BoxStream<'static, Followed> {
-    let next = |changes: Option<BoxStream<'static, Followed>>| async {
+    let step = |changes: Option<BoxStream<'static, Followed>>| async move {
         let mut changes = changes?;
         let item = changes.next().await?;
-        let is_outcome = item.as_ref().is_ok_and(|message| message.status > v1::ApprovalStatus::Pending as i32);
-        Some((item, (!is_outcome).then_some(changes)))
+        let decided = item.as_ref().is_ok_and(|message| message.status > v1::ApprovalStatus::Pending as i32);
+        Some((item, (!decided).then_some(changes)))
     };
-    stream::unfold(Some(changes), next).boxed()
+    stream::unfold(Some(changes), step).boxed()
 }
 
 pub(super) fn subscribed(

@@ -11,6 +11,7 @@ mod calls;
 mod checker;
 mod condition;
 mod crew;
+pub mod disk;
 mod encode;
 mod framing;
 mod lane;

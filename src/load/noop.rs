@@ -2,8 +2,10 @@
 //! disk, in a process of its own (`assent noop`, hidden). What the real service is measured
 //! against; never a mode of it.
 
+use crate::model::CONTENT_BYTES_CEILING;
 use crate::wire::v1::approval_grpc_service_server::{ApprovalGrpcService, ApprovalGrpcServiceServer};
 use crate::wire::v1::{self, ApprovalStreamResponse, approval_stream_request::Item};
+use crate::wire::{RowRun, StreamItem, StreamParser, VoteBatch, parse_open_bytes};
 use bytes::{Buf, BufMut, Bytes};
 use std::convert::Infallible;
 use std::future::Future;
@@ -13,7 +15,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio_stream::{Stream, StreamExt};
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
-use tonic::server::{ClientStreamingService, Grpc, NamedService, StreamingService, UnaryService};
+use tonic::server::{ClientStreamingService, Grpc, NamedService, StreamingService};
 use tonic::{Request, Response, Status, Streaming};
 
 /// What checkHealth gives as its version: how the generator knows that there is nothing to check.
@@ -23,7 +25,7 @@ pub const VERSION: &str = "noop";
 pub enum Decoding {
     /// Messages through prost, a String an id.
     Generated,
-    /// The hot messages by hand.
+    /// The hot messages by `wire`'s own decoder, as the real service reads them.
     Own,
 }
 
@@ -48,28 +50,39 @@ pub async fn serve(address: SocketAddr, decoding: Decoding, ready: impl FnOnce(S
 }
 
 /// Acknowledges what arrived whenever nothing more is waiting: as a commit would, without one.
-struct Acknowledgements<T, F> {
+struct Acknowledgements<T, R> {
     inbound: Streaming<T>,
-    /// Items of a message; `None`: not a legal one.
-    items: F,
+    reader: R,
     received: u64,
     acknowledged: u64,
     ended: bool,
 }
 
+/// Takes messages apart.
+trait Reader<T> {
+    /// Items of a message; `None`: not a legal one.
+    fn items(&mut self, message: T) -> Option<u64>;
+    /// Finishes what was gathered: an acknowledgement comes.
+    fn flush(&mut self) -> Option<()>;
+}
+
+fn not_legal() -> Status {
+    Status::invalid_argument("not a legal message")
+}
+
 /// At most this many messages an acknowledgement.
 const MESSAGES_AN_ANSWER: usize = 256;
 
-impl<T, F: FnMut(T) -> Option<u64> + Unpin> Acknowledgements<T, F> {
+impl<T, R: Reader<T> + Unpin> Acknowledgements<T, R> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<u64, Status>>> {
         for _ in 0..MESSAGES_AN_ANSWER {
             if self.ended {
                 break;
             }
             match Pin::new(&mut self.inbound).poll_next(cx) {
-                Poll::Ready(Some(Ok(message))) => match (self.items)(message) {
+                Poll::Ready(Some(Ok(message))) => match self.reader.items(message) {
                     Some(items) => self.received += items,
-                    None => return Poll::Ready(Some(Err(Status::invalid_argument("not a legal message")))),
+                    None => return Poll::Ready(Some(Err(not_legal()))),
                 },
                 Poll::Ready(Some(Err(status))) => return Poll::Ready(Some(Err(status))),
                 Poll::Ready(None) => self.ended = true,
@@ -77,6 +90,9 @@ impl<T, F: FnMut(T) -> Option<u64> + Unpin> Acknowledgements<T, F> {
             }
         }
         if self.received > self.acknowledged {
+            if self.reader.flush().is_none() {
+                return Poll::Ready(Some(Err(not_legal())));
+            }
             self.acknowledged = self.received;
             return Poll::Ready(Some(Ok(self.acknowledged)));
         }
@@ -84,7 +100,7 @@ impl<T, F: FnMut(T) -> Option<u64> + Unpin> Acknowledgements<T, F> {
     }
 }
 
-impl<T, F: FnMut(T) -> Option<u64> + Unpin> Stream for Acknowledgements<T, F> {
+impl<T, R: Reader<T> + Unpin> Stream for Acknowledgements<T, R> {
     type Item = Result<ApprovalStreamResponse, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -93,21 +109,30 @@ impl<T, F: FnMut(T) -> Option<u64> + Unpin> Stream for Acknowledgements<T, F> {
     }
 }
 
-fn acknowledge<T, F>(inbound: Streaming<T>, items: F) -> Acknowledgements<T, F> {
-    Acknowledgements { inbound, items, received: 0, acknowledged: 0, ended: false }
+fn acknowledge<T, R>(inbound: Streaming<T>, reader: R) -> Acknowledgements<T, R> {
+    Acknowledgements { inbound, reader, received: 0, acknowledged: 0, ended: false }
 }
 
-fn items_generated(message: v1::ApprovalStreamRequest) -> Option<u64> {
-    let items = match &message.item {
-        Some(Item::Request(_) | Item::Response(_)) => 1,
-        Some(Item::Batch(batch)) => match &batch.columns {
-            Some(columns) => columns.decisions.len() as u64,
-            None => batch.responses.len() as u64,
-        },
-        Some(Item::Subscription(_)) | None => 0,
-    };
-    black_box(message);
-    Some(items)
+/// The generated code has done all that is to do.
+struct GeneratedReader;
+
+impl Reader<v1::ApprovalStreamRequest> for GeneratedReader {
+    fn items(&mut self, message: v1::ApprovalStreamRequest) -> Option<u64> {
+        let items = match &message.item {
+            Some(Item::Request(_) | Item::Response(_)) => 1,
+            Some(Item::Batch(batch)) => match &batch.columns {
+                Some(columns) => columns.decisions.len() as u64,
+                None => batch.responses.len() as u64,
+            },
+            Some(Item::Subscription(_)) | None => 0,
+        };
+        black_box(message);
+        Some(items)
+    }
+
+    fn flush(&mut self) -> Option<()> {
+        Some(())
+    }
 }
 
 fn answer_to_vote(approval_id: String) -> v1::ApprovalStatusMessage {
@@ -167,7 +192,7 @@ impl ApprovalGrpcService for Noop {
         &self,
         request: Request<Streaming<v1::ApprovalStreamRequest>>,
     ) -> Result<Response<BoxStream<ApprovalStreamResponse>>, Status> {
-        Ok(Response::new(Box::pin(acknowledge(request.into_inner(), items_generated))))
+        Ok(Response::new(Box::pin(acknowledge(request.into_inner(), GeneratedReader))))
     }
 
     async fn check_health(
@@ -252,7 +277,6 @@ impl tower::Service<http::Request<tonic::body::Body>> for OwnDecoding {
                 Box::pin(async move { Ok(grpc().streaming(OnStream, request).await) })
             }
             Some("BatchSubmitResponses") => Box::pin(async move { Ok(grpc().client_streaming(InCall, request).await) }),
-            Some("SubmitValidatorResponse") => Box::pin(async move { Ok(grpc().unary(Single, request).await) }),
             _ => tower::Service::call(&mut self.rest, request),
         }
     }
@@ -261,9 +285,9 @@ impl tower::Service<http::Request<tonic::body::Body>> for OwnDecoding {
 struct OnStream;
 
 /// `Acknowledgements` of raw messages, encoded.
-struct RawAcknowledgements<F>(Acknowledgements<Bytes, F>);
+struct RawAcknowledgements(Acknowledgements<Bytes, OwnReader>);
 
-impl<F: FnMut(Bytes) -> Option<u64> + Unpin> Stream for RawAcknowledgements<F> {
+impl Stream for RawAcknowledgements {
     type Item = Result<Bytes, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -280,7 +304,7 @@ impl StreamingService<Bytes> for OnStream {
     type Future = std::future::Ready<Result<Response<Self::ResponseStream>, Status>>;
 
     fn call(&mut self, request: Request<Streaming<Bytes>>) -> Self::Future {
-        let answers = RawAcknowledgements(acknowledge(request.into_inner(), |message: Bytes| own::items(&message)));
+        let answers = RawAcknowledgements(acknowledge(request.into_inner(), OwnReader::new()));
         std::future::ready(Ok(Response::new(Box::pin(answers))))
     }
 }
@@ -294,29 +318,15 @@ impl ClientStreamingService<Bytes> for InCall {
     fn call(&mut self, request: Request<Streaming<Bytes>>) -> Self::Future {
         Box::pin(async move {
             let mut votes = request.into_inner();
-            let mut received = 0;
+            let (mut reader, mut received) = (OwnReader::new(), 0);
             while let Some(vote) = votes.next().await {
-                own::vote(&vote?).ok_or_else(|| Status::invalid_argument("not a legal vote"))?;
+                reader.single(&vote?).ok_or_else(not_legal)?;
                 received += 1;
             }
+            reader.flush().ok_or_else(not_legal)?;
             let summary = v1::BatchSubmitSummary { received, accepted: received, ..Default::default() };
             Ok(Response::new(prost::Message::encode_to_vec(&summary).into()))
         })
-    }
-}
-
-struct Single;
-
-impl UnaryService<Bytes> for Single {
-    type Response = Bytes;
-    type Future = std::future::Ready<Result<Response<Bytes>, Status>>;
-
-    fn call(&mut self, request: Request<Bytes>) -> Self::Future {
-        let answer = own::vote(request.get_ref()).map(|id| {
-            let answer = answer_to_vote(uuid::Uuid::from_bytes(id).hyphenated().to_string());
-            Response::new(prost::Message::encode_to_vec(&answer).into())
-        });
-        std::future::ready(answer.ok_or_else(|| Status::invalid_argument("not a legal vote")))
     }
 }
 
@@ -361,165 +371,92 @@ impl Decoder for RawCodec {
     }
 }
 
-/// The seam for `wire`'s hot decoder: what the real service does with these messages before its
-/// engine sees them (fields found, ids parsed, names and decisions checked).
-mod own {
-    use super::black_box;
-    use crate::model::{Decision, ValidatorId};
+/// What the real service does with these messages before its engine sees them, by `wire`'s own code:
+/// fields found, ids parsed, names and decisions checked.
+struct OwnReader {
+    parser: StreamParser,
+    singles: RowRun,
+}
 
-    /// Items of an `ApprovalStreamRequest`.
-    pub fn items(mut message: &[u8]) -> Option<u64> {
-        let mut items = 0;
-        while let Some((field, value)) = field(&mut message)? {
-            items += match (field, value) {
-                (1, Value::Bytes(_)) => 1,
-                (2, Value::Bytes(response)) => vote(response).map(|_| 1)?,
-                (3, Value::Bytes(batch)) => batch_items(batch)?,
-                _ => 0,
-            };
-        }
-        Some(items)
+/// Messages are taken up to this, whatever a real node is set to.
+const BATCH_ITEMS_MAX: usize = 65_536;
+/// Votes are decoded this many at a time, as on a shard's thread.
+const COMMANDS: usize = 1_024;
+
+impl OwnReader {
+    fn new() -> OwnReader {
+        OwnReader { parser: StreamParser::new(BATCH_ITEMS_MAX), singles: RowRun::default() }
     }
 
-    fn batch_items(mut batch: &[u8]) -> Option<u64> {
-        let mut items = 0;
-        while let Some((field, value)) = field(&mut batch)? {
-            items += match (field, value) {
-                (1, Value::Bytes(response)) => vote(response).map(|_| 1)?,
-                (2, Value::Bytes(columns)) => columns_items(columns)?,
-                _ => 0,
-            };
-        }
-        Some(items)
+    fn single(&mut self, response: &[u8]) -> Option<()> {
+        self.singles.push(response);
+        if self.singles.len() >= COMMANDS { self.flush() } else { Some(()) }
     }
+}
 
-    fn columns_items(mut columns: &[u8]) -> Option<u64> {
-        let (mut ids, mut decisions): (&[u8], &[u8]) = (&[], &[]);
-        while let Some((field, value)) = field(&mut columns)? {
-            match (field, value) {
-                (1, Value::Bytes(bytes)) => ids = bytes,
-                (2, Value::Bytes(bytes)) => decisions = bytes,
-                _ => {}
+impl Reader<Bytes> for OwnReader {
+    fn items(&mut self, message: Bytes) -> Option<u64> {
+        match self.parser.parse(&message).ok()? {
+            StreamItem::Nothing | StreamItem::Subscription(_) => Some(0),
+            StreamItem::Open(request) => {
+                black_box(parse_open_bytes(&request, CONTENT_BYTES_CEILING).ok()?);
+                Some(1)
+            }
+            StreamItem::Vote(response) => self.single(&response).map(|()| 1),
+            StreamItem::Votes(batch) => {
+                let items = batch.len() as u64;
+                decode(batch).map(|()| items)
             }
         }
-        let (ids, rest) = ids.as_chunks::<16>();
-        if !rest.is_empty() || ids.len() != decisions.len() {
+    }
+
+    fn flush(&mut self) -> Option<()> {
+        if self.singles.is_empty() { Some(()) } else { decode(self.singles.take()) }
+    }
+}
+
+/// Decodes all votes into commands; `None`: one is not legal.
+fn decode(batch: VoteBatch) -> Option<()> {
+    let mut source = batch.into_source();
+    loop {
+        let (mut commands, mut bad) = (Vec::with_capacity(COMMANDS), Vec::new());
+        let more = source.fill(COMMANDS, &mut commands, &mut bad);
+        black_box(&commands);
+        if !bad.is_empty() {
             return None;
         }
-        for (id, decision) in ids.iter().zip(decisions) {
-            black_box((id, Decision::from_number(*decision)?));
+        if !more {
+            return Some(());
         }
-        Some(decisions.len() as u64)
     }
+}
 
-    /// The id of a legal `ApprovalResponse`.
-    #[inline]
-    pub fn vote(mut response: &[u8]) -> Option<[u8; 16]> {
-        let (mut id, mut validator, mut decision) = (None, None, None);
-        while let Some((field, value)) = field(&mut response)? {
-            match (field, value) {
-                (1, Value::Bytes(text)) => id = Some(hyphenated(text)?),
-                (2, Value::Bytes(name)) => validator = ValidatorId::is_legal(name).then_some(name),
-                (3, Value::Number(number)) => decision = Decision::from_number(number as u8),
-                _ => {}
-            }
-        }
-        black_box((id?, validator?, decision?));
-        id
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::message;
+    use crate::load::scheme::{Mix, Scheme};
+    use crate::load::track::{Slice, TrackKind};
+    use prost::Message;
 
-    enum Value<'a> {
-        Number(u64),
-        Bytes(&'a [u8]),
-    }
-
-    /// The next field; `Some(None)` at the end, `None` if the bytes are no message.
-    #[inline(always)]
-    #[allow(clippy::option_option)]
-    fn field<'a>(bytes: &mut &'a [u8]) -> Option<Option<(u64, Value<'a>)>> {
-        if bytes.is_empty() {
-            return Some(None);
-        }
-        let tag = varint(bytes)?;
-        let value = match tag & 7 {
-            0 => Value::Number(varint(bytes)?),
-            2 => {
-                let length = usize::try_from(varint(bytes)?).ok()?;
-                let (value, rest) = bytes.split_at_checked(length)?;
-                *bytes = rest;
-                Value::Bytes(value)
-            }
-            _ => return None,
+    #[test]
+    fn counts_items_and_refuses_what_is_not_legal() {
+        let scheme = Scheme::new(1, 0, 100, 3, 2, 10, Mix::DEFAULT);
+        let slice =
+            Slice { track: 0, kind: TrackKind::Vote { validator: 1, shuffled: true }, block: 0, start: 3, count: 40 };
+        let mut reader = OwnReader::new();
+        let mut items = |message: v1::ApprovalStreamRequest| {
+            let items = reader.items(message.encode_to_vec().into())?;
+            reader.flush().map(|()| items)
         };
-        Some(Some((tag >> 3, value)))
-    }
-
-    #[inline(always)]
-    fn varint(bytes: &mut &[u8]) -> Option<u64> {
-        let mut value = 0;
-        for shift in (0..64).step_by(7) {
-            let (first, rest) = bytes.split_first()?;
-            *bytes = rest;
-            value |= u64::from(first & 0x7F) << shift;
-            if first & 0x80 == 0 {
-                return Some(value);
-            }
+        assert_eq!(items(message::rows(&scheme, &slice)), Some(40));
+        assert_eq!(items(message::columns(&scheme, &slice)), Some(40));
+        assert_eq!(items(message::open(&scheme, 7)), Some(1));
+        assert_eq!(items(message::vote_on_stream(&scheme, 0, 7)), Some(1));
+        let mut wrong = message::rows(&scheme, &slice);
+        if let Some(Item::Batch(batch)) = &mut wrong.item {
+            batch.responses[39].decision = 9;
         }
-        None
-    }
-
-    const DIGITS: [u8; 256] = {
-        let mut table = [0xFF; 256];
-        let mut at = 0;
-        while at < 16 {
-            table[b"0123456789abcdef"[at] as usize] = at as u8;
-            table[b"0123456789ABCDEF"[at] as usize] = at as u8;
-            at += 1;
-        }
-        table
-    };
-
-    /// A hyphenated UUID; other spellings take the slow road in `wire`.
-    #[inline(always)]
-    fn hyphenated(text: &[u8]) -> Option<[u8; 16]> {
-        const AT: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
-        let text: &[u8; 36] = text.try_into().ok()?;
-        let (mut id, mut wrong) = ([0; 16], 0);
-        for (byte, at) in id.iter_mut().zip(AT) {
-            let (high, low) = (DIGITS[usize::from(text[at])], DIGITS[usize::from(text[at + 1])]);
-            wrong |= high | low;
-            *byte = high << 4 | low & 0xF;
-        }
-        (wrong & 0xF0 == 0 && [8, 13, 18, 23].iter().all(|at| text[*at] == b'-')).then_some(id)
-    }
-
-    #[cfg(test)]
-    mod tests {
-        use super::*;
-        use crate::load::message;
-        use crate::load::scheme::{Mix, Scheme};
-        use crate::load::track::{Slice, TrackKind};
-        use prost::Message;
-
-        #[test]
-        fn counts_items_and_refuses_what_is_not_legal() {
-            let scheme = Scheme::new(1, 0, 100, 3, 2, 10, Mix::DEFAULT);
-            let slice = Slice {
-                track: 0,
-                kind: TrackKind::Vote { validator: 1, shuffled: true },
-                block: 0,
-                start: 3,
-                count: 40,
-            };
-            assert_eq!(items(&message::rows(&scheme, &slice).encode_to_vec()), Some(40));
-            assert_eq!(items(&message::columns(&scheme, &slice).encode_to_vec()), Some(40));
-            assert_eq!(items(&message::open(&scheme, 7).encode_to_vec()), Some(1));
-            let mut single = message::vote(&scheme, 0, 7);
-            assert_eq!(vote(&single.encode_to_vec()), Some(scheme.ids.id(7).bytes()));
-            single.approval_id = "x".repeat(36);
-            assert_eq!(vote(&single.encode_to_vec()), None);
-            single.decision = 9;
-            assert_eq!(vote(&single.encode_to_vec()), None);
-        }
+        assert_eq!(items(wrong), None);
     }
 }

@@ -212,6 +212,9 @@ impl fmt::Display for Report {
         let reasons = |map: &BTreeMap<&str, u64>| {
             map.iter().map(|(reason, count)| format!("{} {reason}", grouped(*count))).collect::<Vec<_>>().join(", ")
         };
+        if self.ended != "duration" && self.ended != "count" {
+            row("ended", self.ended.clone())?;
+        }
         if self.prepare.approvals > 0 {
             let Prepare { approvals, seconds, approvals_per_second } = self.prepare;
             let rate = grouped(approvals_per_second as u64);

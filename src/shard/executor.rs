@@ -103,6 +103,11 @@ fn block_on_ready<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
+/// Whether a glommio executor starts here; why not, otherwise.
+pub fn glommio_works() -> Result<(), String> {
+    glommio::LocalExecutorBuilder::default().make().map(|_executor| ()).map_err(|error| error.to_string())
+}
+
 /// Reads the bell's eventfd through io_uring.
 struct ReadEvent {
     bell: Arc<Bell>,

@@ -20,9 +20,10 @@ mod start;
 mod stream;
 mod work;
 
+pub use crate::engine::Limits;
 pub use clock::{Clock, JUMP_MICROS, MachineTime, Reading, TimeSource};
 pub use events::{EventError, EventReader, FeedEvent, FeedKind, Unknown};
-pub use executor::ExecutorOptions;
+pub use executor::{ExecutorOptions, glommio_works};
 pub use feed::{FrameCopy, Tail};
 pub use full::FullReader;
 pub use gate::Gate;

@@ -2,9 +2,10 @@
 //! over into a new generation of logs when the number of shards changed.
 
 use super::Error;
-use crate::engine::{Engine, Limits, Replayer};
+use crate::engine::{Engine, Limits, Pool, Replayer};
 use crate::journal::{self, BatchView, Folder, GenerationMeta, LogMeta, Recovered, SliceView, SnapshotWriter, Storage};
 use crate::model::{Micros, PARTITIONS, PartitionKey};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// One log, recovered.
@@ -38,13 +39,14 @@ pub fn recover_all<S: Storage>(
     folder: &Folder<S>,
     shards: usize,
     limits: &Limits,
+    pool: &Arc<Pool>,
 ) -> Result<Vec<RecoveredShard>, Error> {
     let Some(generation) = folder.meta().current().cloned() else {
         let fresh = folder.prepare_generation(shards as u16)?;
         folder.commit_generation(&fresh, &[])?;
-        return recover_generation(folder, &fresh, limits);
+        return recover_generation(folder, &fresh, limits, pool);
     };
-    let recovered = recover_generation(folder, &generation, limits)?;
+    let recovered = recover_generation(folder, &generation, limits, pool)?;
     if recovered.len() == shards {
         return Ok(recovered);
     }
@@ -66,26 +68,32 @@ pub fn recover_all<S: Storage>(
     let sealed: Vec<(u16, u64)> = recovered.iter().map(|old| (old.log.ordinal, old.recovered.last_sequence)).collect();
     folder.commit_generation(&fresh, &sealed)?;
     drop(recovered);
-    recover_generation(folder, &fresh, limits)
+    recover_generation(folder, &fresh, limits, pool)
 }
 
 fn recover_generation<S: Storage>(
     folder: &Folder<S>,
     generation: &GenerationMeta,
     limits: &Limits,
+    pool: &Arc<Pool>,
 ) -> Result<Vec<RecoveredShard>, Error> {
     std::thread::scope(|scope| {
         let threads: Vec<_> =
-            generation.logs.iter().map(|log| scope.spawn(move || recover_log(folder, log, limits))).collect();
+            generation.logs.iter().map(|log| scope.spawn(move || recover_log(folder, log, limits, pool))).collect();
         threads.into_iter().map(|thread| thread.join().expect("recovery of a log")).collect()
     })
 }
 
-fn recover_log<S: Storage>(folder: &Folder<S>, log: &LogMeta, limits: &Limits) -> Result<RecoveredShard, Error> {
+fn recover_log<S: Storage>(
+    folder: &Folder<S>,
+    log: &LogMeta,
+    limits: &Limits,
+    pool: &Arc<Pool>,
+) -> Result<RecoveredShard, Error> {
     let began = Instant::now();
     let key = partition_key(folder);
     // Both callbacks of the journal work on it, in turn.
-    let engine = std::cell::RefCell::new(Engine::new(key, limits.clone()));
+    let engine = std::cell::RefCell::new(Engine::with_pool(key, limits.clone(), pool));
     let held = std::cell::RefCell::new(vec![0u64; PARTITIONS as usize]);
     let mut replayer = Replayer::new(log.ordinal);
     let mut newest = Micros(0);

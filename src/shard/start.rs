@@ -8,7 +8,7 @@ use super::handle::LogName;
 use super::recovery::{self, RecoveredShard, ShardReport};
 use super::snapshot::{SnapshotOptions, SnapshotRun};
 use super::{Answer, Error, Feed, FullReader, Shards, Tail, Work};
-use crate::engine::Limits;
+use crate::engine::{Limits, Pool};
 use crate::journal::{self, Folder, Log, SnapshotWriter, Storage};
 use crate::metrics::ShardMetrics;
 use crate::model::LogId;
@@ -59,6 +59,34 @@ pub struct Started {
     pub ended: Receiver<(usize, Result<(), String>)>,
     threads: Vec<JoinHandle<()>>,
     bells: Vec<Arc<Bell>>,
+    _pool: ChunkPool,
+}
+
+/// Keeps cleared memory ready, so that no shard stops for the first touch of a huge page.
+struct ChunkPool {
+    pool: Arc<Pool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Chunks kept ready, 2 MiB each.
+const CHUNKS_READY: usize = 8;
+
+impl ChunkPool {
+    fn start() -> std::io::Result<ChunkPool> {
+        let pool = Pool::new(CHUNKS_READY);
+        let served = pool.clone();
+        let thread = std::thread::Builder::new().name("memory".into()).spawn(move || served.serve())?;
+        Ok(ChunkPool { pool, thread: Some(thread) })
+    }
+}
+
+impl Drop for ChunkPool {
+    fn drop(&mut self) {
+        self.pool.close();
+        if let Some(thread) = self.thread.take() {
+            let _panicked = thread.join();
+        }
+    }
 }
 
 impl Started {
@@ -85,7 +113,8 @@ pub fn start<S: Storage>(storage: S, options: &Options, metrics: &[Arc<ShardMetr
     assert_eq!(metrics.len(), options.shards, "a block of metrics a shard");
     let folder = Folder::open(storage, &options.data, options.journal.clone())?;
     let fresh = folder.meta().generations.is_empty();
-    let recovered = recovery::recover_all(&folder, options.shards, &options.limits)?;
+    let pool = ChunkPool::start().map_err(Error::Thread)?;
+    let recovered = recovery::recover_all(&folder, options.shards, &options.limits, &pool.pool)?;
     let key = recovery::partition_key(&folder);
     let meta = folder.meta();
 
@@ -146,7 +175,20 @@ pub fn start<S: Storage>(storage: S, options: &Options, metrics: &[Arc<ShardMetr
     let feed =
         Feed::start(options.data.clone(), meta.clone(), tails, follower, shards.clone()).map_err(Error::Thread)?;
     let (deployment, generation) = (meta.deployment, meta.current().map_or(0, |current| current.number));
-    Ok(Started { shards, gate, feed, answers, reports, deployment, generation, fresh, ended, threads, bells })
+    Ok(Started {
+        shards,
+        gate,
+        feed,
+        answers,
+        reports,
+        deployment,
+        generation,
+        fresh,
+        ended,
+        threads,
+        bells,
+        _pool: pool,
+    })
 }
 
 fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {

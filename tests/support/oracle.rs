@@ -54,15 +54,13 @@ impl OracleApproval {
         if let Some(outcome) = self.status.outcome() {
             return VoteAnswer::Refused(Refusal::ApprovalDecided(outcome));
         }
-        if let Some(set) = &self.request.eligible {
-            if !set.members.iter().any(|member| member.as_str() == command.validator) {
-                return VoteAnswer::Refused(Refusal::NotEligible);
-            }
+        let eligible = self.request.eligible.as_ref();
+        if eligible.is_some_and(|set| !set.members.iter().any(|member| member.as_str() == command.validator)) {
+            return VoteAnswer::Refused(Refusal::NotEligible);
         }
-        if let Some(hash) = command.extras.as_ref().and_then(|extras| extras.content_hash.as_ref()) {
-            if *hash != self.request.content_hash {
-                return VoteAnswer::Refused(Refusal::ContentHashMismatch);
-            }
+        let named = command.extras.as_ref().and_then(|extras| extras.content_hash.as_ref());
+        if named.is_some_and(|hash| *hash != self.request.content_hash) {
+            return VoteAnswer::Refused(Refusal::ContentHashMismatch);
         }
         self.votes.insert(command.validator.to_owned(), command.decision);
         self.events += 1;

@@ -1,0 +1,169 @@
+//! Real shards behind a real connection, and a feed that the test writes.
+
+use assent::grpc::{
+    APPROVALS_SERVICE, Deps, Facts, Feed, Limits, Origin, ServerOptions, Stopper, Subscribe, WatchEnd, WatchItem,
+    routes, stopping,
+};
+use assent::journal::PosixStorage;
+use assent::metrics::ShardMetrics;
+use assent::model::{LogId, Position};
+use assent::shard::{Executor, Options, Started, start};
+use assent::wire::v1;
+use assent::wire::v1::approval_grpc_service_client::ApprovalGrpcServiceClient;
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use std::sync::{Arc, Mutex};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::{TcpListenerStream, UnboundedReceiverStream};
+use tonic::transport::Channel;
+use tonic_types::StatusExt;
+
+pub type Client = ApprovalGrpcServiceClient<Channel>;
+pub type Change = Result<WatchItem, WatchEnd>;
+
+/// Says what the test tells it to, and remembers what it was asked.
+#[derive(Default)]
+pub struct ScriptedFeed {
+    pub asked: Mutex<Vec<Subscribe>>,
+    pub senders: Mutex<Vec<mpsc::UnboundedSender<Change>>>,
+}
+
+pub const LOG: LogId = LogId(77);
+
+impl Feed for ScriptedFeed {
+    fn positions(&self) -> Vec<Position> {
+        vec![Position { log: LOG, sequence: 1 }]
+    }
+
+    fn subscribe(&self, subscribe: Subscribe) -> BoxStream<'static, Change> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.asked.lock().expect("asked").push(subscribe);
+        self.senders.lock().expect("senders").push(sender);
+        UnboundedReceiverStream::new(receiver).boxed()
+    }
+}
+
+impl ScriptedFeed {
+    /// To the subscription of this number, once it is there.
+    pub async fn send(&self, number: usize, change: Change) {
+        loop {
+            if let Some(sender) = self.senders.lock().expect("senders").get(number) {
+                sender.send(change).expect("a watcher");
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    }
+}
+
+struct NoFacts;
+
+impl Facts for NoFacts {
+    fn health(&self) -> v1::HealthCheckResponse {
+        v1::HealthCheckResponse { version: "test".into(), ..v1::HealthCheckResponse::default() }
+    }
+    fn metrics(&self) -> v1::ServiceMetrics {
+        v1::ServiceMetrics { active_approvals: 7, ..v1::ServiceMetrics::default() }
+    }
+}
+
+pub struct Front {
+    pub client: Client,
+    pub channel: Channel,
+    pub feed: Arc<ScriptedFeed>,
+    pub stopper: Stopper,
+    pub service: assent::grpc::Front,
+    started: Option<Started>,
+    _folder: tempfile::TempDir,
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        if let Some(mut started) = self.started.take() {
+            started.finish().expect("shards end");
+        }
+    }
+}
+
+impl Front {
+    pub async fn new(shards: usize) -> Front {
+        Front::with(shards, Limits::default()).await
+    }
+
+    pub async fn with(shards: usize, limits: Limits) -> Front {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = Options {
+            data: folder.path().into(),
+            shards,
+            executor: Executor::Plain,
+            executor_options: Default::default(),
+            pin: false,
+            ring_capacity: 64,
+            limits: assent::engine::Limits::for_memory(1 << 30),
+            snapshot: Default::default(),
+            journal: assent::journal::Options::default(),
+            accept_clock: false,
+        };
+        let metrics: Vec<_> = (0..shards).map(|_| Arc::new(ShardMetrics::default())).collect();
+        let started = start(PosixStorage, &options, &metrics).expect("shards");
+        let answers = started.answers.clone();
+        tokio::spawn(async move {
+            while let Some(batch) = answers.receive().await {
+                batch.into_iter().for_each(|answer| answer());
+            }
+        });
+        let feed = Arc::new(ScriptedFeed::default());
+        let (stopper, is_stopping) = stopping();
+        let origin = Origin { deployment: started.deployment, generation: 1 };
+        let deps = Deps::new(started.shards.clone(), feed.clone(), Arc::new(NoFacts), origin, limits, is_stopping);
+        let (front, reporter) = routes(deps);
+        reporter.set_service_status(APPROVALS_SERVICE, tonic_health::ServingStatus::Serving).await;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let incoming = TcpListenerStream::new(listener);
+        let server = ServerOptions::default().server();
+        let service = front.clone();
+        tokio::spawn(server.serve_with_incoming_shutdown(front, incoming, std::future::pending::<()>()));
+        let endpoint = Channel::from_shared(format!("http://{address}")).expect("an endpoint");
+        let channel = endpoint.connect().await.expect("a connection");
+        let client = Client::new(channel.clone()).max_encoding_message_size(64 << 20);
+        Front { client, channel, feed, stopper, service, started: Some(started), _folder: folder }
+    }
+
+    pub async fn open(&mut self, request: v1::ApprovalRequest) -> v1::ApprovalStatusMessage {
+        self.client.submit_approval_request(request).await.expect("opened").into_inner()
+    }
+}
+
+pub fn id(number: u64) -> uuid::Uuid {
+    uuid::Uuid::from_u64_pair(number.wrapping_mul(0x9E37_79B9_7F4A_7C15), number)
+}
+
+pub fn request(number: u64) -> v1::ApprovalRequest {
+    v1::ApprovalRequest {
+        approval_id: id(number).to_string(),
+        approval_type: 1,
+        requester_id: id(1_000_000).to_string(),
+        content: b"pay".to_vec().into(),
+        required_approvals: 2,
+        total_validators: 3,
+        ..v1::ApprovalRequest::default()
+    }
+}
+
+pub fn vote(number: u64, validator: &str, decision: i32) -> v1::ApprovalResponse {
+    v1::ApprovalResponse {
+        approval_id: id(number).to_string(),
+        validator_id: validator.into(),
+        decision,
+        ..v1::ApprovalResponse::default()
+    }
+}
+
+/// The reason in a refusal's ErrorInfo, and the field of its BadRequest.
+pub fn reason(status: &tonic::Status) -> (tonic::Code, String, String) {
+    let details = status.get_error_details();
+    let reason = details.error_info().map(|info| info.reason.clone()).unwrap_or_default();
+    let field = details.bad_request().map(|bad| bad.field_violations[0].field.clone()).unwrap_or_default();
+    (status.code(), reason, field)
+}
