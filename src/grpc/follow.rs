@@ -75,11 +75,12 @@ impl HubFeed {
                 self.subscribe(filter, Start::Behind(positions))?
             }
             (None, approval) => {
-                let mut subscription = self.subscribe(filter, Start::Now)?;
+                let mut subscription = self.subscribe(filter.clone(), Start::Now)?;
                 let began = subscription.began().await;
                 if let Some(id) = approval.filter(|_| include_current) {
                     let found = self.shards.statuses(vec![id]).await;
-                    if let Some(state) = found.unwrap_or_default().into_iter().flatten().next() {
+                    let found = found.unwrap_or_default().into_iter().flatten();
+                    if let Some(state) = found.filter(|state| filter.matches_state(state)).next() {
                         sent.push((self.shards.log_of(state.last_event), state.last_event.sequence()));
                         let ready = Ok(WatchItem { message: self.state_message(&state), positions: Vec::new() });
                         if items.send(ready).await.is_err() {

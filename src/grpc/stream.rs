@@ -116,7 +116,11 @@ where
         match self.parser.parse(message) {
             Ok(StreamItem::Votes(batch)) => self.intake.votes(batch),
             Ok(StreamItem::Vote(response)) => self.intake.vote(&response),
-            Ok(StreamItem::Open(request)) => self.intake.open(&request),
+            Ok(StreamItem::Open(request)) => {
+                if let Some(reason) = self.intake.open(&request) {
+                    self.deps.facts.request_refused(reason);
+                }
+            }
             Ok(StreamItem::Subscription(subscription)) => self.subscribe(*subscription),
             Ok(StreamItem::Nothing) => {}
             Err(invalid) => self.ending = Some(status::invalid_argument(&invalid)),

@@ -224,6 +224,7 @@ impl<S: Storage> Core<S> {
                 let mut answer = RunAnswer { end, ..RunAnswer::default() };
                 if let Err(refusal) = self.votes() {
                     refuse_all(&mut *source, first_item, &refusal, &mut answer);
+                    self.metrics.votes_refused.add(refusal.reason().number(), answer.totals.refused);
                     self.building.runs.push((stream, answer));
                     return Ok(());
                 }
@@ -247,6 +248,7 @@ impl<S: Storage> Core<S> {
                     sequence,
                     log_ordinal: self.log_ordinal,
                     sink: &mut sink,
+                    metrics: &self.metrics,
                 });
                 self.building.answers.push(answer);
                 Ok(())

@@ -163,8 +163,13 @@ impl Shards {
         let shard = self.shard_of(&request.id);
         let journal_bytes = engine::opening_bytes_max(&request);
         self.ask(shard, journal_bytes, move |turn| {
-            let (state, repeat) = turn.engine.open(&request, turn.clock, turn.opens.clone(), &mut turn.sink)?;
-            Ok(Opened { state, repeat })
+            let opened = turn.engine.open(&request, turn.clock, turn.opens.clone(), &mut turn.sink);
+            match &opened {
+                Ok((_, false)) => turn.metrics.requests_opened.increment(),
+                Ok((_, true)) => turn.metrics.request_repeats.increment(),
+                Err(refusal) => turn.metrics.requests_refused.add(refusal.reason().number(), 1),
+            }
+            opened.map(|(state, repeat)| Opened { state, repeat })
         })
         .await?
     }
@@ -172,7 +177,10 @@ impl Shards {
     pub async fn vote(&self, vote: OwnedVote) -> Result<Voted, Refusal> {
         let shard = self.shard_of(&vote.approval);
         self.ask(shard, engine::VOTE_BYTES_MAX, move |turn| {
-            turn.votes.clone()?;
+            if let Err(refusal) = turn.votes.clone() {
+                turn.metrics.votes_refused.add(refusal.reason().number(), 1);
+                return Err(refusal);
+            }
             let command = VoteCommand {
                 approval: vote.approval,
                 validator: vote.validator.as_str(),
@@ -182,9 +190,18 @@ impl Shards {
             };
             let (answer, state) = turn.engine.vote(&command, turn.clock, &mut turn.sink);
             let repeat = match answer {
-                VoteAnswer::Accepted(_) => false,
-                VoteAnswer::Repeat => true,
-                VoteAnswer::Refused(refusal) => return Err(refusal),
+                VoteAnswer::Accepted(_) => {
+                    turn.metrics.votes_accepted.increment();
+                    false
+                }
+                VoteAnswer::Repeat => {
+                    turn.metrics.vote_repeats.increment();
+                    true
+                }
+                VoteAnswer::Refused(refusal) => {
+                    turn.metrics.votes_refused.add(refusal.reason().number(), 1);
+                    return Err(refusal);
+                }
             };
             Ok(Voted { state: state.ok_or(Refusal::NotFound)?, repeat })
         })

@@ -1,5 +1,6 @@
 //! What the promises need to be tested: no promise by itself.
 
+pub mod calls;
 mod node;
 
 pub use node::{Node, exchange, folder, get, run};
