@@ -46,3 +46,7 @@ mod rules_expiry;
 mod rules_limits;
 /// Random commands against a naive implementation, through replay and snapshots too.
 mod rules_random;
+
+// Whatever happens to the node.
+/// What was acknowledged survives kill -9 at any moment under load, on one folder, round after round.
+mod kill;

@@ -2,7 +2,7 @@
 
 mod node;
 
-pub use node::{Node, exchange, folder, get, run};
+pub use node::{Node, PATIENCE, Said, assent, exchange, folder, get, run};
 pub mod crash_storage;
 pub mod records;
 
