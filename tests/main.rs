@@ -80,3 +80,6 @@ mod rules_random;
 mod journal_damage;
 /// A full disk or folder refuses new work before it fails a frame, and takes work again when there is room.
 mod journal_full;
+
+/// What was acknowledged survives kill -9 at any moment under load, on one folder, round after round.
+mod kill;

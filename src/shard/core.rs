@@ -28,10 +28,14 @@ use std::time::Instant;
 const TURN_VOTES_MAX: usize = 16_384;
 /// Works taken from the ring in a turn.
 const TURN_WORKS_MAX: usize = 1_024;
-/// Votes decoded at a time: their commands stay in the first-level cache between decode and apply.
+/// Votes decoded at a time: their commands stay in the first-level cache between decode and apply. Fewer where
+/// frames are so small that this many of the longest would not fit one.
 const CHUNK_VOTES: usize = 256;
 /// Expiries a turn (design: a mass expiry never stops the shard).
 const TURN_EXPIRIES_MAX: usize = 1_024;
+
+/// The limit that an opening too long for any frame is refused by.
+pub(super) const FRAME_BYTES_MAX: &str = "frame_bytes_max";
 
 /// Everything one shard owns.
 pub struct Core<S: Storage> {
@@ -52,6 +56,7 @@ pub struct Core<S: Storage> {
     stalled: Option<Work>,
     building: Outbox,
     committing: Outbox,
+    chunk_votes: usize,
     commands: Vec<VoteCommand<'static>>,
     bad: Vec<(u32, Refusal)>,
     scratch: Vec<u8>,
@@ -112,6 +117,8 @@ impl<S: Storage> Core<S> {
     ) -> Core<S> {
         let clock_accepted = gate.clock_accepted();
         let counted = engine.counters();
+        let chunk_votes = (log.batch_bytes_max() / engine::VOTE_BYTES_MAX / 2).min(CHUNK_VOTES);
+        assert!(chunk_votes > 0, "the settings let no frame be smaller than a few votes");
         Core {
             index,
             engine,
@@ -128,7 +135,8 @@ impl<S: Storage> Core<S> {
             stalled: None,
             building: Outbox::default(),
             committing: Outbox::default(),
-            commands: Vec::with_capacity(CHUNK_VOTES),
+            chunk_votes,
+            commands: Vec::with_capacity(chunk_votes),
             bad: Vec::new(),
             scratch: Vec::new(),
             clock_accepted,
@@ -149,18 +157,23 @@ impl<S: Storage> Core<S> {
         if !self.has_work() && !due {
             return Worked::Nothing;
         }
+        // Turns beside a commit add to one frame: what little room they left is no batch.
+        let expiries_max = (self.log.room_in_frame() / engine::EXPIRY_BYTES_MAX).min(TURN_EXPIRIES_MAX);
+        if expiries_max == 0 {
+            return Worked::FrameFull;
+        }
         self.log.begin_batch(reading.now.0, &[]);
         let mut worked = Worked::Something;
         if due {
             let mut sink =
                 Sink { log: &mut self.log, log_ordinal: self.log_ordinal, scratch: &mut self.scratch, run: None };
-            self.engine.expire_due(at(reading), TURN_EXPIRIES_MAX, &mut sink);
+            self.engine.expire_due(at(reading), expiries_max, &mut sink);
         }
         let mut votes = 0;
         let mut works = 0;
         while votes < TURN_VOTES_MAX && works < TURN_WORKS_MAX {
             if let Some(run) = self.running.take() {
-                if !self.has_room(CHUNK_VOTES * engine::VOTE_BYTES_MAX) {
+                if !self.has_room(self.chunk_votes * engine::VOTE_BYTES_MAX) {
                     self.running = Some(run);
                     worked = Worked::FrameFull;
                     break;
@@ -196,8 +209,7 @@ impl<S: Storage> Core<S> {
     }
 
     fn has_room(&self, bytes: usize) -> bool {
-        // An empty frame takes anything that the limits let in (asserted where they are set).
-        self.log.room_in_frame() >= bytes || self.log.pending_bytes() == 0
+        self.log.room_in_frame() >= bytes
     }
 
     fn opens(&self, trusted: bool) -> Result<(), Refusal> {
@@ -233,6 +245,7 @@ impl<S: Storage> Core<S> {
             }
             Work::Opens { stream, end, requests } => self.run_opens(stream, end, requests, reading),
             Work::Ask { ask, journal_bytes } => {
+                assert!(journal_bytes <= self.log.batch_bytes_max(), "the handle asks for no more than a frame holds");
                 if !self.has_room(journal_bytes) {
                     return Err(Work::Ask { ask, journal_bytes });
                 }
@@ -259,7 +272,7 @@ impl<S: Storage> Core<S> {
     /// One chunk of a run of votes; returns how many it was.
     fn run_votes(&mut self, mut run: Run, reading: Reading) -> usize {
         let mut commands = recycled(std::mem::take(&mut self.commands));
-        let more = run.source.fill(CHUNK_VOTES, &mut commands, &mut self.bad);
+        let more = run.source.fill(self.chunk_votes, &mut commands, &mut self.bad);
         let votes = commands.len() + self.bad.len();
         for (item, refusal) in self.bad.drain(..) {
             self.metrics.votes_refused.add(refusal.reason().number(), 1);
@@ -295,7 +308,16 @@ impl<S: Storage> Core<S> {
         // What was done before the frame filled up is answered with its own commit.
         let mut answer = RunAnswer::default();
         for OpenItem { item, request } in &requests {
-            if !self.has_room(engine::opening_bytes_max(request)) {
+            let journal_bytes = engine::opening_bytes_max(request);
+            if journal_bytes > self.log.batch_bytes_max() {
+                let refusal = Refusal::LimitReached(FRAME_BYTES_MAX);
+                self.metrics.requests_refused.add(refusal.reason().number(), 1);
+                answer.refused(*item, refusal.reason());
+                done += 1;
+                answer.end = item + 1;
+                continue;
+            }
+            if !self.has_room(journal_bytes) {
                 break;
             }
             let mut sink =

@@ -8,8 +8,13 @@ use super::handle::LogName;
 use super::recovery::{self, RecoveredShard, ShardReport};
 use super::snapshot::{SnapshotOptions, SnapshotRun};
 use super::{Answer, Error, Feed, FullReader, Shards, Tail, Work};
+<<<<<<< HEAD
 use crate::engine::{Limits, Pool};
 use crate::journal::{self, Folder, Log, SnapshotWriter, Storage};
+=======
+use crate::engine::Limits;
+use crate::journal::{self, BATCH_HEADER_BYTES, FRAME_HEADER_BYTES, Folder, Log, SnapshotWriter, Storage};
+>>>>>>> t2
 use crate::metrics::ShardMetrics;
 use crate::model::LogId;
 use crate::queue::{Bell, Mailbox, Ring};
@@ -171,7 +176,8 @@ pub fn start<S: Storage>(storage: S, options: &Options, metrics: &[Arc<ShardMetr
         .map(|log| LogName { ordinal: log.ordinal, id: LogId(log.id) })
         .collect();
     let full = FullReader::start(&options.data, meta.clone(), tails.clone()).map_err(Error::Thread)?;
-    let shards = Shards::new(key, rings, partitions, logs, gate.clone(), full);
+    let batch_bytes_max = options.journal.frame_bytes_max - FRAME_HEADER_BYTES - BATCH_HEADER_BYTES;
+    let shards = Shards::new(key, rings, partitions, logs, gate.clone(), full, batch_bytes_max);
     let feed =
         Feed::start(options.data.clone(), meta.clone(), tails, follower, shards.clone()).map_err(Error::Thread)?;
     let (deployment, generation) = (meta.deployment, meta.current().map_or(0, |current| current.number));

@@ -3,7 +3,7 @@
 pub mod calls;
 mod node;
 
-pub use node::{Node, exchange, folder, get, run};
+pub use node::{Node, PATIENCE, Said, assent, exchange, folder, get, run};
 pub mod crash_storage;
 pub mod records;
 
