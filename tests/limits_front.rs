@@ -48,7 +48,8 @@ async fn validator_names_and_eligible_sets() {
     let node = Node::start(&["--validators-max", "4", "--eligible-sets-max", "2"]);
     let mut client = node.client().await;
     let set = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
-    let with = |number, names: &[&str]| v1::ApprovalRequest { eligible_validators: set(names), ..request(&id(number), 1, 0) };
+    let with =
+        |number, names: &[&str]| v1::ApprovalRequest { eligible_validators: set(names), ..request(&id(number), 1, 0) };
     open(&mut client, with(1, &["a", "b"])).await;
     open(&mut client, with(2, &["b", "c"])).await;
     open(&mut client, with(3, &["b", "a"])).await;
@@ -85,7 +86,8 @@ async fn bytes_of_eligible_sets() {
 async fn content_and_message_bytes() {
     let node = Node::start(&["--content-bytes-max", "10", "--message-bytes-max", "64KiB"]);
     let mut client = node.client().await;
-    let with = |number, bytes: usize| v1::ApprovalRequest { content: vec![1; bytes].into(), ..request(&id(number), 1, 1) };
+    let with =
+        |number, bytes: usize| v1::ApprovalRequest { content: vec![1; bytes].into(), ..request(&id(number), 1, 1) };
     open(&mut client, with(1, 10)).await;
     let status = client.submit_approval_request(with(2, 11)).await.expect_err("one byte more");
     assert_eq!(refused(&status), (Code::InvalidArgument, "INVALID_ARGUMENT".into(), "content".into()));
@@ -109,7 +111,9 @@ async fn content_and_message_bytes() {
 async fn gzip_and_zstd_are_accepted() {
     let node = Node::start(&[]);
     let client = node.client().await;
-    for (number, encoding) in [tonic::codec::CompressionEncoding::Gzip, tonic::codec::CompressionEncoding::Zstd].into_iter().enumerate() {
+    for (number, encoding) in
+        [tonic::codec::CompressionEncoding::Gzip, tonic::codec::CompressionEncoding::Zstd].into_iter().enumerate()
+    {
         let mut client = client.clone().send_compressed(encoding);
         let number = number as u64;
         let asked = v1::ApprovalRequest { content: vec![7; 50_000].into(), ..request(&id(number), 1, 1) };

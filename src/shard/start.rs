@@ -8,13 +8,8 @@ use super::handle::LogName;
 use super::recovery::{self, RecoveredShard, ShardReport};
 use super::snapshot::{SnapshotOptions, SnapshotRun};
 use super::{Answer, Error, Feed, FullReader, Shards, Tail, Work};
-<<<<<<< HEAD
 use crate::engine::{Limits, Pool};
-use crate::journal::{self, Folder, Log, SnapshotWriter, Storage};
-=======
-use crate::engine::Limits;
 use crate::journal::{self, BATCH_HEADER_BYTES, FRAME_HEADER_BYTES, Folder, Log, SnapshotWriter, Storage};
->>>>>>> t2
 use crate::metrics::ShardMetrics;
 use crate::model::LogId;
 use crate::queue::{Bell, Mailbox, Ring};
