@@ -20,7 +20,7 @@ use crate::model::{
     CommandSource, Event, EventRef, EventSink, Micros, PlainVote, Refusal, RequesterId, RequesterRef, SetRef,
     ValidatorRef, VoteAnswer, VoteCommand, VoteSink,
 };
-use crate::queue::{Mailbox, Ring};
+use crate::queue::{Mailbox, Ring, thread_cpu_nanos};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -162,6 +162,7 @@ impl<S: Storage> Core<S> {
         if expiries_max == 0 {
             return Worked::FrameFull;
         }
+        let (cpu_from, wall_from) = (thread_cpu_nanos(), Instant::now());
         self.log.begin_batch(reading.now.0, &[]);
         let mut worked = Worked::Something;
         if due {
@@ -183,6 +184,7 @@ impl<S: Storage> Core<S> {
             }
             let Some(work) = self.stalled.take().or_else(|| self.ring.pop()) else { break };
             works += 1;
+            votes += in_votes(&work);
             if let Err(work) = self.start(work, reading) {
                 self.stalled = Some(work);
                 worked = Worked::FrameFull;
@@ -194,6 +196,8 @@ impl<S: Storage> Core<S> {
         if works > 0 {
             self.ring.made_room();
         }
+        self.metrics.turn_cpu_seconds.record(thread_cpu_nanos().saturating_sub(cpu_from));
+        self.metrics.turn_wall_seconds.record_duration(wall_from.elapsed());
         worked
     }
 
@@ -452,6 +456,15 @@ impl<S: Storage> Drop for Core<S> {
         }
         self.tail.close();
         self.gate.shard_gone(self.index);
+    }
+}
+
+/// What a work costs a turn beside the votes that it runs, in votes.
+fn in_votes(work: &Work) -> usize {
+    match work {
+        Work::Votes { .. } => 1,
+        Work::Opens { requests, .. } => requests.len() * 4,
+        Work::Ask { .. } => 16,
     }
 }
 

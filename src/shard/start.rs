@@ -132,6 +132,8 @@ pub fn start<S: Storage>(storage: S, options: &Options, metrics: &[Arc<ShardMetr
         tails.push(tail.clone());
         bells.push(bell.clone());
         partitions.push(u32::from(shard.log.partitions.start)..u32::from(shard.log.partitions.end));
+        metrics[index].recovered_events.set(shard.report.events_replayed);
+        metrics[index].recovery_micros.set(shard.report.took.as_micros() as u64);
         reports.push(shard.report.clone());
         let parts = Parts {
             index,
