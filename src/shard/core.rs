@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// Votes decided before the loop looks at its commit again: at 50 ns each, under a millisecond.
-const TURN_VOTES_MAX: usize = 16_384;
+const TURN_VOTES_MAX: usize = 8_192;
 /// Works taken from the ring in a turn.
 const TURN_WORKS_MAX: usize = 1_024;
 /// Votes decoded at a time: their commands stay in the first-level cache between decode and apply. Fewer where
@@ -463,7 +463,7 @@ impl<S: Storage> Drop for Core<S> {
 fn in_votes(work: &Work) -> usize {
     match work {
         Work::Votes { .. } => 1,
-        Work::Opens { requests, .. } => requests.len() * 4,
+        Work::Opens { requests, .. } => requests.len() * 6,
         Work::Ask { .. } => 16,
     }
 }
