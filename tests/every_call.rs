@@ -26,8 +26,8 @@ async fn an_approval_is_opened_once_however_often_it_is_asked_for() {
     let hex: String = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(first.content_hash, format!("sha256:{hex}"));
     assert!(first.log != 0 && first.sequence != 0 && first.finalized_at.is_none());
-    let lifetime = first.expires_at.expect("no approval lives for ever").seconds
-        - first.created_at.expect("the server's").seconds;
+    let lifetime =
+        first.expires_at.expect("no approval lives for ever").seconds - first.created_at.expect("the server's").seconds;
     assert_eq!(lifetime, 24 * 3_600);
 
     // Another spelling is the same id, and what the server filled in is not part of what was asked.
@@ -122,8 +122,7 @@ async fn basic_says_who_voted_what_and_full_adds_content_reasons_signatures_and_
         let basic = client.get_approval_status(ask(view)).await.expect("it is there").into_inner();
         assert_eq!((basic.approvals, basic.rejections, basic.content.len()), (1, 1, 0));
         assert_eq!(basic.detail(), v1::DetailStatus::Unspecified);
-        let mut votes: Vec<_> =
-            basic.votes.iter().map(|vote| (vote.validator_id.as_str(), vote.decision())).collect();
+        let mut votes: Vec<_> = basic.votes.iter().map(|vote| (vote.validator_id.as_str(), vote.decision())).collect();
         votes.sort_unstable_by_key(|vote| vote.0);
         assert_eq!(votes, [("alice", Decision::Approved), ("bob", Decision::Rejected)]);
         assert!(basic.votes.iter().all(|vote| vote.reason.is_empty() && vote.voted_at.is_none()));
@@ -145,7 +144,8 @@ async fn basic_says_who_voted_what_and_full_adds_content_reasons_signatures_and_
         assert_eq!(full.sequence, *sequences.iter().max().expect("two votes"));
         assert!(sequences.iter().all(|sequence| *sequence > opened.sequence));
     }
-    let status = client.get_approval_status(v1::GetApprovalStatusRequest { approval_id: id(9), ..ask(v1::ApprovalView::Basic) });
+    let status =
+        client.get_approval_status(v1::GetApprovalStatusRequest { approval_id: id(9), ..ask(v1::ApprovalView::Basic) });
     assert_eq!(refused(&status.await.expect_err("unknown")), (Code::NotFound, "NOT_FOUND".into(), "".into()));
 }
 
@@ -184,7 +184,8 @@ async fn votes_and_eligible_validators_come_in_pages_each_once() {
     }
     // A set is stored once, whatever the order in which it is named.
     let reversed = names.iter().rev().cloned().collect();
-    let other = open(&mut client, v1::ApprovalRequest { eligible_validators: reversed, ..request(&id(2), 1, 25) }).await;
+    let other =
+        open(&mut client, v1::ApprovalRequest { eligible_validators: reversed, ..request(&id(2), 1, 25) }).await;
     assert_eq!(other.eligible_digest, opened.eligible_digest);
     assert_eq!(node.metric("assent_eligible_sets{shard=\"0\"}"), 1.0);
 }
@@ -378,7 +379,8 @@ async fn a_stream_carries_subscriptions_beside_its_votes() {
     assert_eq!(states, [of("all", 1), of("all", 2), of("all", 3), of("one", 1)]);
 
     talk.send(Item::Response(vote(&id(1), "alice", Decision::Approved))).await; // item 0: no subscription is one
-    talk.until("the change, twice, and the end of the one", |talk| talk.updates.len() == 2 && talk.ended.len() == 1).await;
+    talk.until("the change, twice, and the end of the one", |talk| talk.updates.len() == 2 && talk.ended.len() == 1)
+        .await;
     talk.until_acked(1).await;
     assert_eq!((talk.ended[0].subscription_id.as_str(), talk.ended[0].code), ("one", Code::Ok as u32));
     for update in talk.updates.drain(..) {
@@ -414,7 +416,10 @@ async fn a_stream_carries_subscriptions_beside_its_votes() {
 
     talk.send(subscription("one", watch_of(&id(2)))).await;
     let end = talk.end().await.expect("the name is in use");
-    assert_eq!(refused(&end), (Code::InvalidArgument, "INVALID_ARGUMENT".into(), "subscription.subscription_id".into()));
+    assert_eq!(
+        refused(&end),
+        (Code::InvalidArgument, "INVALID_ARGUMENT".into(), "subscription.subscription_id".into())
+    );
 }
 
 #[tokio::test]

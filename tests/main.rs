@@ -19,22 +19,22 @@ mod metrics;
 // A node's calls, through ordinary generated clients.
 /// Every call works as the proto says: open, vote, status, batches, streams, subscriptions, health.
 mod every_call;
-/// Every refusal has its code, its reason and, for a bad value, its field: one table.
-mod refusals;
-/// What is pending: most urgent first, oldest first, filtered, followed without a gap or a repeat.
-mod pending;
-/// Watches: the state first, every change once, across kill -9 and changes of shards; slow ones are closed.
-mod watch;
 /// Expiry through the node: at its time, for whoever reads, votes, repeats or watches.
 mod expiry;
-/// 200 streams at a time, deadlines honoured, counters exact after a known workload.
-mod streams_many;
 /// Each limit of the front at its bound: refused by its name, and what is open goes on.
 mod limits_front;
-/// gRPC over TLS 1.3: the right client certificate is let in, a wrong one and none are not.
-mod tls;
+/// What is pending: most urgent first, oldest first, filtered, followed without a gap or a repeat.
+mod pending;
+/// Every refusal has its code, its reason and, for a bad value, its field: one table.
+mod refusals;
 /// SIGTERM: in-flight answered, streams end with where to go on, exit code 0 within 10 s.
 mod stopping;
+/// 200 streams at a time, deadlines honoured, counters exact after a known workload.
+mod streams_many;
+/// gRPC over TLS 1.3: the right client certificate is let in, a wrong one and none are not.
+mod tls;
+/// Watches: the state first, every change once, across kill -9 and changes of shards; slow ones are closed.
+mod watch;
 
 // The front, over real connections and real shards, with a feed that the test writes.
 /// Every unary rpc: what it answers, what it refuses and how it names it, pages, deadlines, stopping.

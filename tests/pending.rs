@@ -78,7 +78,11 @@ async fn filters_select_and_a_validator_sees_what_awaits_it() {
         assert_eq!(ids(&list(&mut client, ask(2, &other, "")).await), numbers(&[1, 7]));
         // Two abstentions of three or two of two reject nothing here; what a voted on does not await it.
         assert_eq!(ids(&list(&mut client, ask(0, "", "a")).await), numbers(&[1, 2, 3, 4, 6, 7, 8, 9, 10, 11]));
-        assert_eq!(ids(&list(&mut client, ask(0, "", "c")).await), numbers(&[4, 5, 8, 9, 10, 11]), "c may not vote on 0 to 3");
+        assert_eq!(
+            ids(&list(&mut client, ask(0, "", "c")).await),
+            numbers(&[4, 5, 8, 9, 10, 11]),
+            "c may not vote on 0 to 3"
+        );
         assert_eq!(ids(&list(&mut client, ask(2, &other, "c")).await), numbers(&[]));
         assert_eq!(ids(&list(&mut client, ask(2, "", "never-seen")).await), numbers(&[4, 7, 10]));
     }

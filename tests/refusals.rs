@@ -167,12 +167,11 @@ async fn what_is_at_its_bound_passes() {
     client.submit_validator_response(said).await.expect("it counts");
     // A hash in capitals is the same hash, kept in lower case.
     let empty = "E3B0C44298FC1C149AFBF4C8996FB92427AE41E4649B934CA495991B7852B855";
-    let opened = open(&mut client, v1::ApprovalRequest { content_hash: format!("sha256:{empty}"), ..request(&id(2), 1, 1) });
+    let opened =
+        open(&mut client, v1::ApprovalRequest { content_hash: format!("sha256:{empty}"), ..request(&id(2), 1, 1) });
     assert_eq!(opened.await.content_hash, format!("sha256:{}", empty.to_lowercase()));
-    let said = v1::ApprovalResponse {
-        content_hash: format!("sha256:{empty}"),
-        ..vote(&id(2), "a", Decision::Approved)
-    };
+    let said =
+        v1::ApprovalResponse { content_hash: format!("sha256:{empty}"), ..vote(&id(2), "a", Decision::Approved) };
     client.submit_validator_response(said).await.expect("it is the approval's");
 }
 
@@ -254,7 +253,10 @@ async fn every_bad_argument_of_the_other_calls_is_named() {
         (v1::GetApprovalStatusRequest { approval_id: id(1), view: 3, ..Default::default() }, "view"),
         (v1::GetApprovalStatusRequest { approval_id: id(1), view: -1, ..Default::default() }, "view"),
         (v1::GetApprovalStatusRequest { approval_id: id(1), page_size: 1_001, ..Default::default() }, "page_size"),
-        (v1::GetApprovalStatusRequest { approval_id: id(1), page_token: "?".into(), ..Default::default() }, "page_token"),
+        (
+            v1::GetApprovalStatusRequest { approval_id: id(1), page_token: "?".into(), ..Default::default() },
+            "page_token",
+        ),
     ];
     for (ask, field) in status {
         named(&client.get_approval_status(ask).await.expect_err(field), field, field);

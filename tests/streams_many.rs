@@ -99,8 +99,11 @@ async fn counters_are_exact_after_a_known_workload() {
     assert_eq!(metrics.total_events_emitted, 4 + 5);
     assert_eq!((metrics.total_approved, metrics.total_rejected, metrics.total_expired), (2, 1, 0));
     assert_eq!((metrics.active_approvals, metrics.approvals_in_memory, metrics.watchers), (1, 4, 1));
-    assert_eq!(metrics.validators_known, node.metric("assent_validators_known{shard=\"0\"}") as u64
-        + node.metric("assent_validators_known{shard=\"1\"}") as u64);
+    assert_eq!(
+        metrics.validators_known,
+        node.metric("assent_validators_known{shard=\"0\"}") as u64
+            + node.metric("assent_validators_known{shard=\"1\"}") as u64
+    );
     let mut refused: Vec<_> = metrics.refused_by_reason.iter().map(|count| (count.reason(), count.count)).collect();
     refused.sort_unstable_by_key(|count| count.0 as i32);
     let expected = [

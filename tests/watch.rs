@@ -50,7 +50,10 @@ async fn one_approval_its_state_first_then_every_change_and_ok_after_the_outcome
     };
     client.submit_validator_response(said).await.expect("it counts");
     let first = next(&mut changes).await;
-    assert_eq!((first.event_type(), first.status(), first.approvals, first.version), (EventType::Updated, Pending, 1, 2));
+    assert_eq!(
+        (first.event_type(), first.status(), first.approvals, first.version),
+        (EventType::Updated, Pending, 1, 2)
+    );
     assert_eq!((first.log, first.sequence), (opened.log, first.votes[0].sequence));
     assert_eq!((first.votes[0].reason.as_str(), &first.votes[0].signature[..]), ("why not", &[9][..]));
     assert!(first.votes[0].voted_at.is_some() && !first.resume_token.is_empty() && first.resume_token.len() <= 1_024);
