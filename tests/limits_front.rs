@@ -84,7 +84,7 @@ async fn bytes_of_eligible_sets() {
 
 #[tokio::test]
 async fn content_and_message_bytes() {
-    let node = Node::start(&["--content-bytes-max", "10", "--message-bytes-max", "64KiB"]);
+    let node = Node::start(&["--content-bytes-max", "10", "--message-bytes-max", "65546"]);
     let mut client = node.client().await;
     let with =
         |number, bytes: usize| v1::ApprovalRequest { content: vec![1; bytes].into(), ..request(&id(number), 1, 1) };
@@ -92,7 +92,7 @@ async fn content_and_message_bytes() {
     let status = client.submit_approval_request(with(2, 11)).await.expect_err("one byte more");
     assert_eq!(refused(&status), (Code::InvalidArgument, "INVALID_ARGUMENT".into(), "content".into()));
     // A message over the bound is never read: the call ends, and so does a stream after what came before.
-    let too_long = v1::ApprovalResponse { reason: "r".repeat(65 << 10), ..vote(&id(1), "a", Decision::Approved) };
+    let too_long = v1::ApprovalResponse { reason: "r".repeat(70 << 10), ..vote(&id(1), "a", Decision::Approved) };
     let mut talk = Talk::start(&mut client).await;
     talk.send(Item::Response(vote(&id(1), "a", Decision::Approved))).await;
     talk.until_acked(1).await;
@@ -103,7 +103,7 @@ async fn content_and_message_bytes() {
     limit(&client.submit_validator_response(too_long).await.expect_err("too long"), "message_bytes_max");
     // Compressed it is as long as it is.
     let mut zipped = client.clone().send_compressed(tonic::codec::CompressionEncoding::Gzip);
-    limit(&zipped.submit_approval_request(with(3, 65 << 10)).await.expect_err("too long"), "message_bytes_max");
+    limit(&zipped.submit_approval_request(with(3, 70 << 10)).await.expect_err("too long"), "message_bytes_max");
     assert!(cast(&mut client, &id(1), "a", Decision::Approved).await.repeat, "the connection goes on");
 }
 
@@ -148,22 +148,27 @@ async fn batch_items() {
 
 #[tokio::test]
 async fn unacknowledged_items_are_flow_control_and_not_a_refusal() {
-    for bound in ["1", "7"] {
-        let node = Node::start(&["--unacknowledged-max", bound, "--ring-slots", "16", "--shards", "2"]);
+    for bound in [1, 7] {
+        let text = bound.to_string();
+        let flags = ["--unacknowledged-max", &text, "--batch-items-max", &text, "--ring-slots", "16", "--shards", "2"];
+        let node = Node::start(&flags);
         let mut client = node.client().await;
         let mut talk = Talk::start(&mut client).await;
-        for number in 0..500 {
+        for number in 0..300 {
             talk.send(Item::Request(request(&id(number), 2, 3))).await;
         }
-        talk.send(batch(columns("a", 0..500, Decision::Approved))).await;
-        for number in 0..500 {
+        for start in (0..300).step_by(bound) {
+            let part = start..300.min(start + bound as u64);
+            talk.send(batch(columns("a", part, Decision::Approved))).await;
+        }
+        for number in 0..300 {
             talk.send(Item::Response(vote(&id(number), "b", Decision::Approved))).await;
         }
-        talk.until_acked(1_500).await;
+        talk.until_acked(900).await;
         assert!(talk.refusals.is_empty(), "{:?}", talk.refused());
-        let votes = (0..500).map(|number| vote(&id(number), "b", Decision::Approved));
+        let votes = (0..300).map(|number| vote(&id(number), "b", Decision::Approved));
         let summary = client.batch_submit_responses(tokio_stream::iter(votes.collect::<Vec<_>>())).await;
-        assert_eq!(summary.expect("a summary").into_inner().repeated_votes, 500);
+        assert_eq!(summary.expect("a summary").into_inner().repeated_votes, 300);
     }
 }
 

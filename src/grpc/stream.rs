@@ -90,7 +90,7 @@ where
         let first = self.intake.numbered();
         for message in 0.. {
             if self.intake.poll_push(context).is_pending() {
-                return;
+                break;
             }
             if !self.may_read() {
                 break;
@@ -101,7 +101,7 @@ where
             }
             match Pin::new(&mut self.inbound).poll_next(context) {
                 Poll::Ready(Some(Ok(message))) => self.take(&message),
-                Poll::Ready(Some(Err(status))) => self.ending = Some(status),
+                Poll::Ready(Some(Err(status))) => self.ending = Some(status::unread(status)),
                 Poll::Ready(None) => self.half_closed = true,
                 Poll::Pending => break,
             }

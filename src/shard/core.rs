@@ -119,6 +119,8 @@ impl<S: Storage> Core<S> {
         let counted = engine.counters();
         let chunk_votes = (log.batch_bytes_max() / engine::VOTE_BYTES_MAX / 2).min(CHUNK_VOTES);
         assert!(chunk_votes > 0, "the settings let no frame be smaller than a few votes");
+        // What was recovered shows before the first commit.
+        show(&metrics, &counted, &log);
         Core {
             index,
             engine,
@@ -382,13 +384,15 @@ impl<S: Storage> Core<S> {
     /// Steps 4, second half, to 6: durable; answer everyone, publish.
     pub(super) async fn finish_commit(&mut self) -> Result<(), journal::Error> {
         let committed = self.log.finish_commit().await?;
+        // Before the answers: whoever has one finds it counted.
+        self.measure(&committed);
         let mut outbox = std::mem::take(&mut self.committing);
         self.deliver(&mut outbox);
         self.committing = outbox;
         self.tail.publish(&committed, || self.log.committed_frame());
+        self.metrics.published_sequence.set(self.tail.durable());
         self.snapshot.grew(committed.bytes);
         self.snapshot.committed(self.log.durable());
-        self.measure(&committed);
         Ok(())
     }
 
@@ -405,15 +409,8 @@ impl<S: Storage> Core<S> {
         let (now, then) = (&counters, &self.counted);
         let decided = [now.approved - then.approved, now.rejected - then.rejected, now.expired - then.expired];
         decided.iter().enumerate().for_each(|(at, more)| metrics.decided[at].add(*more as u64));
-        metrics.pending.set(counters.pending as u64);
-        metrics.in_memory.set(counters.approvals as u64);
-        metrics.validators.set(counters.validators as u64);
-        metrics.eligible_sets.set(counters.eligible_sets as u64);
-        metrics.eligible_bytes.set(counters.eligible_set_bytes as u64);
         metrics.journal_bytes.add(committed.bytes);
-        metrics.appended_sequence.set(self.log.last_appended());
-        metrics.durable_sequence.set(self.log.durable());
-        metrics.published_sequence.set(self.tail.durable());
+        show(metrics, &counters, &self.log);
         self.counted = counters;
     }
 
@@ -466,6 +463,17 @@ fn in_votes(work: &Work) -> usize {
         Work::Opens { requests, .. } => requests.len() * 6,
         Work::Ask { .. } => 16,
     }
+}
+
+/// Gauges of what a shard holds.
+fn show<S: Storage>(metrics: &ShardMetrics, counters: &Counters, log: &Log<S>) {
+    metrics.pending.set(counters.pending as u64);
+    metrics.in_memory.set(counters.approvals as u64);
+    metrics.validators.set(counters.validators as u64);
+    metrics.eligible_sets.set(counters.eligible_sets as u64);
+    metrics.eligible_bytes.set(counters.eligible_set_bytes as u64);
+    metrics.appended_sequence.set(log.last_appended());
+    metrics.durable_sequence.set(log.durable());
 }
 
 fn at(reading: Reading) -> At {
