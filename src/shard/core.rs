@@ -379,6 +379,8 @@ impl<S: Storage> Core<S> {
         let mut outbox = std::mem::take(&mut self.building);
         self.deliver(&mut outbox);
         self.building = outbox;
+        // The last slices may have gone out after the last commit.
+        self.snapshot.committed(self.log.durable());
     }
 
     /// Steps 4, second half, to 6: durable; answer everyone, publish.
