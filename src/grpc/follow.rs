@@ -82,8 +82,8 @@ impl HubFeed {
                 let began = subscription.began().await;
                 if let Some(id) = approval.filter(|_| include_current) {
                     let found = self.shards.statuses(vec![id]).await;
-                    let found = found.unwrap_or_default().into_iter().flatten();
-                    if let Some(state) = found.filter(|state| filter.matches_state(state)).next() {
+                    let mut found = found.unwrap_or_default().into_iter().flatten();
+                    if let Some(state) = found.find(|state| filter.matches_state(state)) {
                         sent.push((self.shards.log_of(state.last_event), state.last_event.sequence()));
                         let ready = Ok(WatchItem { message: self.state_message(&state), positions: Vec::new() });
                         if items.send(ready).await.is_err() {
