@@ -26,7 +26,7 @@ use tonic::body::Body;
 use tonic::codec::CompressionEncoding;
 use tonic::server::{ClientStreamingService, Grpc, StreamingService};
 use tonic::service::Routes;
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 use tonic_health::server::HealthReporter;
 
 const STREAM_PATH: &str = "/aurigraph.approvals.v1.ApprovalGrpcService/BidirectionalApprovalStream";
@@ -165,7 +165,7 @@ impl Future for FrontFuture {
 /// An answer that is only a status, from the reading of the request: a limit by its name.
 fn named(answer: http::Response<Body>) -> http::Response<Body> {
     match Status::from_header_map(answer.headers()) {
-        Some(status) if status.code() == Code::OutOfRange => status::unread(status).into_http(),
+        Some(status) if status::is_too_long(&status) => status::unread(status).into_http(),
         _ => answer,
     }
 }

@@ -99,13 +99,17 @@ pub(super) fn lost() -> Status {
     Status::unavailable("the node is going down: what was not acknowledged is unknown, repeat it")
 }
 
-/// A message that could not be read: tonic's own answer to one over the limit is OUT_OF_RANGE, which
-/// names no limit and elsewhere means a resume token.
+/// A message that could not be read. tonic's own answer to one over the limit is OUT_OF_RANGE (which
+/// elsewhere means a resume token), compressed RESOURCE_EXHAUSTED; neither names the limit.
 pub(super) fn unread(status: Status) -> Status {
-    match status.code() {
-        Code::OutOfRange => limit_reached("message_bytes_max"),
-        _ => status,
+    match is_too_long(&status) {
+        true => limit_reached("message_bytes_max"),
+        false => status,
     }
+}
+
+pub(super) fn is_too_long(status: &Status) -> bool {
+    matches!(status.code(), Code::OutOfRange | Code::ResourceExhausted) && status.details().is_empty()
 }
 
 pub(super) fn limit_reached(limit: &'static str) -> Status {
