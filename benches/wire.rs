@@ -7,6 +7,7 @@ use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use prost::Message;
 use std::hint::black_box;
+use std::time::Duration;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -165,5 +166,9 @@ fn acks(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, votes, opens, acks);
+criterion_group! {
+    name = benches;
+    config = Criterion::default().warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
+    targets = votes, opens, acks
+}
 criterion_main!(benches);
