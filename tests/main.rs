@@ -16,6 +16,26 @@ mod descriptor;
 /// Metrics have the contract's names and the rules' reasons.
 mod metrics;
 
+// A node's calls, through ordinary generated clients.
+/// Every call works as the proto says: open, vote, status, batches, streams, subscriptions, health.
+mod every_call;
+/// Expiry through the node: at its time, for whoever reads, votes, repeats or watches.
+mod expiry;
+/// Each limit of the front at its bound: refused by its name, and what is open goes on.
+mod limits_front;
+/// What is pending: most urgent first, oldest first, filtered, followed without a gap or a repeat.
+mod pending;
+/// Every refusal has its code, its reason and, for a bad value, its field: one table.
+mod refusals;
+/// SIGTERM: in-flight answered, streams end with where to go on, exit code 0 within 10 s.
+mod stopping;
+/// 200 streams at a time, deadlines honoured, counters exact after a known workload.
+mod streams_many;
+/// gRPC over TLS 1.3: the right client certificate is let in, a wrong one and none are not.
+mod tls;
+/// Watches: the state first, every change once, across kill -9 and changes of shards; slow ones are closed.
+mod watch;
+
 // The front, over real connections and real shards, with a feed that the test writes.
 /// Every unary rpc: what it answers, what it refuses and how it names it, pages, deadlines, stopping.
 mod wire_calls;
@@ -60,3 +80,6 @@ mod rules_random;
 mod journal_damage;
 /// A full disk or folder refuses new work before it fails a frame, and takes work again when there is room.
 mod journal_full;
+
+/// What was acknowledged survives kill -9 at any moment under load, on one folder, round after round.
+mod kill;

@@ -107,7 +107,7 @@ fn eligible_sets_and_their_bytes() {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     assert_eq!(refusal(&mut engine, &mut sink, &with_set(1, &names)), None);
     assert!(engine.counters().eligible_set_bytes <= 15_000);
-    let limit = Some(Refusal::LimitReached("eligible_set_bytes_max"));
+    let limit = Some(Refusal::LimitReached("eligible_bytes_max"));
     assert_eq!(refusal(&mut engine, &mut sink, &with_set(2, &names[1..])), limit);
 }
 

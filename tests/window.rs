@@ -140,12 +140,12 @@ fn stops_when_told_though_a_client_lingers() {
 }
 
 /// An authority, and certificates that it signed, as PEM files.
-struct Authority {
+pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Authority {
-    fn new() -> Authority {
+    pub fn new() -> Authority {
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("ring makes keys");
@@ -153,7 +153,7 @@ impl Authority {
     }
 
     /// Certificate and key for a name, written below `folder`.
-    fn sign(&self, name: &str, folder: &Path, file: &str) -> (PathBuf, PathBuf) {
+    pub fn sign(&self, name: &str, folder: &Path, file: &str) -> (PathBuf, PathBuf) {
         let key = KeyPair::generate().expect("ring makes keys");
         let params = CertificateParams::new(vec![name.to_string()]).expect("a legal name");
         let certificate = params.signed_by(&key, &self.issuer).expect("it signs");
@@ -163,7 +163,7 @@ impl Authority {
         paths
     }
 
-    fn write(&self, path: &Path) -> PathBuf {
+    pub fn write(&self, path: &Path) -> PathBuf {
         std::fs::write(path, self.issuer.pem()).expect("it is ours");
         path.into()
     }

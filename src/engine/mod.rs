@@ -93,7 +93,7 @@ impl Limits {
     pub const APPROVALS_MAX: &'static str = "approvals_max";
     pub const VALIDATORS_MAX: &'static str = "validators_max";
     pub const ELIGIBLE_SETS_MAX: &'static str = "eligible_sets_max";
-    pub const ELIGIBLE_SET_BYTES_MAX: &'static str = "eligible_set_bytes_max";
+    pub const ELIGIBLE_SET_BYTES_MAX: &'static str = "eligible_bytes_max";
 
     /// Defaults for an engine that may use about so many bytes: half for approvals at 256 bytes
     /// each, an eighth for names at 128, an eighth for sets; the rest is room for large votes.

@@ -149,7 +149,10 @@ impl Engine {
                 found.push((validator, decision));
             }
         });
-        let more = found.len() > max && max > 0;
+        if max == 0 {
+            return Some(Page { items: Vec::new(), next: None });
+        }
+        let more = found.len() > max;
         if more {
             found.select_nth_unstable_by_key(max - 1, |(validator, _)| *validator);
             found.truncate(max);

@@ -88,7 +88,7 @@ where
     fn read(&mut self, context: &mut Context<'_>) {
         for message in 0.. {
             if self.intake.poll_push(context).is_pending() {
-                return;
+                break;
             }
             if self.half_closed || self.ending.is_some() || !self.intake.has_room() {
                 break;
@@ -102,7 +102,7 @@ where
                     self.intake.hold(response.len());
                     self.intake.vote(&response);
                 }
-                Poll::Ready(Some(Err(status))) => self.ending = Some(status),
+                Poll::Ready(Some(Err(status))) => self.ending = Some(status::unread(status)),
                 Poll::Ready(None) => self.half_closed = true,
                 Poll::Pending => break,
             }
@@ -128,6 +128,8 @@ where
         if let Poll::Ready(End::Stopping) = this.ends.poll(context) {
             this.ending.get_or_insert_with(Stopping::status);
         }
+        // Before the reading too: what was answered makes room, and nothing else would wake this task.
+        this.gather_refusals();
         this.read(context);
         this.gather_refusals();
         if !this.intake.is_quiet() {

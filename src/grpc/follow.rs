@@ -1,5 +1,6 @@
 //! The hub of the shards as a [`Feed`]: initial states, then changes, as messages.
 
+use super::status;
 use super::watch::{Feed, Subscribe, WatchEnd, WatchItem};
 use crate::metrics::Metrics;
 use crate::model::{ApprovalState, Decided, LogId, PARTITIONS, Position, Status};
@@ -14,6 +15,8 @@ use tonic::Code;
 
 /// Messages between a watch's task and its call: the buffer proper is the subscription's.
 const ON_THE_WAY: usize = 16;
+/// The setting that bounds them.
+const WATCHERS_MAX: &str = "watchers_max";
 /// What a buffered event takes, about.
 const EVENT_BYTES: usize = 256;
 
@@ -75,11 +78,12 @@ impl HubFeed {
                 self.subscribe(filter, Start::Behind(positions))?
             }
             (None, approval) => {
-                let mut subscription = self.subscribe(filter, Start::Now)?;
+                let mut subscription = self.subscribe(filter.clone(), Start::Now)?;
                 let began = subscription.began().await;
                 if let Some(id) = approval.filter(|_| include_current) {
                     let found = self.shards.statuses(vec![id]).await;
-                    if let Some(state) = found.unwrap_or_default().into_iter().flatten().next() {
+                    let mut found = found.unwrap_or_default().into_iter().flatten();
+                    if let Some(state) = found.find(|state| filter.matches_state(state)) {
                         sent.push((self.shards.log_of(state.last_event), state.last_event.sequence()));
                         let ready = Ok(WatchItem { message: self.state_message(&state), positions: Vec::new() });
                         if items.send(ready).await.is_err() {
@@ -141,24 +145,25 @@ impl HubFeed {
     }
 
     fn ended(&self, why: FeedEnd, positions: &[Position]) -> WatchEnd {
+        let limit = (why == FeedEnd::TooMany).then_some(WATCHERS_MAX);
         let (code, message) = match why {
             FeedEnd::TooSlow => {
                 self.metrics.front.watchers_closed.increment();
                 (Code::ResourceExhausted, "this watcher did not keep up: resume from the token".to_string())
             }
             FeedEnd::TooMany => {
-                let message = format!("limits.watchers_max ({}) is reached", self.watchers_max);
-                (Code::ResourceExhausted, message)
+                let status = status::limit_reached(WATCHERS_MAX);
+                (Code::ResourceExhausted, status.message().to_string())
             }
             FeedEnd::NotHeld(message) => (Code::OutOfRange, message),
             FeedEnd::Broken(message) => (Code::Unavailable, message),
         };
-        WatchEnd { code, message, positions: positions.to_vec() }
+        WatchEnd { code, message, positions: positions.to_vec(), limit }
     }
 }
 
 fn end(code: Code, message: String) -> WatchEnd {
-    WatchEnd { code, message, positions: Vec::new() }
+    WatchEnd { code, message, positions: Vec::new(), limit: None }
 }
 
 impl Feed for HubFeed {

@@ -26,7 +26,7 @@ use tonic::body::Body;
 use tonic::codec::CompressionEncoding;
 use tonic::server::{ClientStreamingService, Grpc, StreamingService};
 use tonic::service::Routes;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_health::server::HealthReporter;
 
 const STREAM_PATH: &str = "/aurigraph.approvals.v1.ApprovalGrpcService/BidirectionalApprovalStream";
@@ -150,7 +150,7 @@ impl Future for FrontFuture {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         if let Poll::Ready(answer) = self.answer.as_mut().poll(context) {
-            return Poll::Ready(answer);
+            return Poll::Ready(answer.map(named));
         }
         let Some(until) = &mut self.deadline else { return Poll::Pending };
         // The clock too: tonic's timer for the same deadline may wake this task first, and would
@@ -159,6 +159,14 @@ impl Future for FrontFuture {
             return Poll::Ready(Ok(status::deadline_exceeded().into_http()));
         }
         Poll::Pending
+    }
+}
+
+/// An answer that is only a status, from the reading of the request: a limit by its name.
+fn named(answer: http::Response<Body>) -> http::Response<Body> {
+    match Status::from_header_map(answer.headers()) {
+        Some(status) if status.code() == Code::OutOfRange => status::unread(status).into_http(),
+        _ => answer,
     }
 }
 

@@ -109,8 +109,8 @@ impl<L: Lanes> Intake<L> {
         self.new_bytes += bytes;
     }
 
-    /// A request's bytes.
-    pub fn open(&mut self, request: &Bytes) {
+    /// A request's bytes; why it was refused at the door, if it was.
+    pub fn open(&mut self, request: &Bytes) -> Option<Reason> {
         self.flush_votes();
         let item = self.next_items(1);
         match parse_open_bytes(request, self.content_bytes_max) {
@@ -121,8 +121,12 @@ impl<L: Lanes> Intake<L> {
                 if self.open_count >= RUN_ITEMS_MAX {
                     self.flush_opens();
                 }
+                None
             }
-            Err(refusal) => self.refusals.push(StreamRefusal::new(item, refusal.reason())),
+            Err(refusal) => {
+                self.refusals.push(StreamRefusal::new(item, refusal.reason()));
+                Some(refusal.reason())
+            }
         }
     }
 

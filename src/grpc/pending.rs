@@ -68,7 +68,8 @@ async fn next(listing: Option<Listing>, follow: bool) -> Option<(BoxStream<'stat
         }
         Err(refusal) => {
             let status = status::status(&refusal);
-            let end = WatchEnd { code: status.code(), message: status.message().into(), positions: Vec::new() };
+            let end =
+                WatchEnd { code: status.code(), message: status.message().into(), positions: Vec::new(), limit: None };
             Some((stream::iter([Err(end)]).boxed(), None))
         }
     }

@@ -39,8 +39,13 @@ pub trait Facts: Send + Sync + 'static {
         let _ = elapsed;
     }
 
-    /// A unary submit was refused at the door, which no shard saw.
-    fn refused_at_the_door(&self, reason: Reason) {
+    /// A request was refused at the door: no shard saw it.
+    fn request_refused(&self, reason: Reason) {
+        let _ = reason;
+    }
+
+    /// A vote was refused at the door: no shard saw it.
+    fn vote_refused(&self, reason: Reason) {
         let _ = reason;
     }
 }
@@ -51,27 +56,25 @@ pub(super) struct Approvals(pub Arc<Deps>);
 impl Approvals {
     async fn opened(&self, request: v1::ApprovalRequest) -> Result<v1::ApprovalStatusMessage, Refusal> {
         let drawn = ApprovalId(uuid::Uuid::now_v7().into_bytes());
-        let request = self.judged(parse_open(&request, Some(drawn), self.0.limits.content_bytes_max))?;
-        let opened = self.0.shards.open(request).await?;
+        let count = |refusal: &Refusal| self.0.facts.request_refused(refusal.reason());
+        let request = parse_open(&request, Some(drawn), self.0.limits.content_bytes_max).inspect_err(count)?;
+        let opened = self.0.shards.open(request).await.inspect_err(|refusal| never_pushed(refusal, count))?;
         let log = self.0.shards.log_of(opened.state.last_event);
         Ok(v1::ApprovalStatusMessage { repeat: opened.repeat, ..status_message(&opened.state, log) })
     }
 
     async fn voted(&self, response: v1::ApprovalResponse) -> Result<v1::ApprovalStatusMessage, Refusal> {
-        let vote = self.judged(parse_vote(&response))?;
+        let count = |refusal: &Refusal| self.0.facts.vote_refused(refusal.reason());
+        let vote = parse_vote(&response).inspect_err(count)?;
         let vote = OwnedVote {
             approval: vote.approval,
             validator: vote.validator,
             decision: vote.decision,
             extras: vote.extras,
         };
-        let voted = self.0.shards.vote(vote).await?;
+        let voted = self.0.shards.vote(vote).await.inspect_err(|refusal| never_pushed(refusal, count))?;
         let log = self.0.shards.log_of(voted.state.last_event);
         Ok(v1::ApprovalStatusMessage { repeat: voted.repeat, ..status_message(&voted.state, log) })
-    }
-
-    fn judged<T>(&self, parsed: Result<T, Refusal>) -> Result<T, Refusal> {
-        parsed.inspect_err(|refusal| self.0.facts.refused_at_the_door(refusal.reason()))
     }
 
     /// Answers a submit, and counts its time.
@@ -171,6 +174,13 @@ impl Approvals {
             }
         }
         Ok(answer)
+    }
+}
+
+/// Shards count what they refuse; a full ring is refused before it gets there.
+fn never_pushed(refusal: &Refusal, count: impl Fn(&Refusal)) {
+    if *refusal == Refusal::Overloaded {
+        count(refusal);
     }
 }
 

@@ -99,6 +99,15 @@ pub(super) fn lost() -> Status {
     Status::unavailable("the node is going down: what was not acknowledged is unknown, repeat it")
 }
 
+/// A message that could not be read: tonic's own answer to one over the limit is OUT_OF_RANGE, which
+/// names no limit and elsewhere means a resume token.
+pub(super) fn unread(status: Status) -> Status {
+    match status.code() {
+        Code::OutOfRange => limit_reached("message_bytes_max"),
+        _ => status,
+    }
+}
+
 pub(super) fn limit_reached(limit: &'static str) -> Status {
     status(&Refusal::LimitReached(limit))
 }

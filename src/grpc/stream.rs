@@ -90,7 +90,7 @@ where
         let first = self.intake.numbered();
         for message in 0.. {
             if self.intake.poll_push(context).is_pending() {
-                return;
+                break;
             }
             if !self.may_read() {
                 break;
@@ -101,7 +101,7 @@ where
             }
             match Pin::new(&mut self.inbound).poll_next(context) {
                 Poll::Ready(Some(Ok(message))) => self.take(&message),
-                Poll::Ready(Some(Err(status))) => self.ending = Some(status),
+                Poll::Ready(Some(Err(status))) => self.ending = Some(status::unread(status)),
                 Poll::Ready(None) => self.half_closed = true,
                 Poll::Pending => break,
             }
@@ -116,7 +116,11 @@ where
         match self.parser.parse(message) {
             Ok(StreamItem::Votes(batch)) => self.intake.votes(batch),
             Ok(StreamItem::Vote(response)) => self.intake.vote(&response),
-            Ok(StreamItem::Open(request)) => self.intake.open(&request),
+            Ok(StreamItem::Open(request)) => {
+                if let Some(reason) = self.intake.open(&request) {
+                    self.deps.facts.request_refused(reason);
+                }
+            }
             Ok(StreamItem::Subscription(subscription)) => self.subscribe(*subscription),
             Ok(StreamItem::Nothing) => {}
             Err(invalid) => self.ending = Some(status::invalid_argument(&invalid)),

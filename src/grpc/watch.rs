@@ -67,6 +67,8 @@ pub struct WatchEnd {
     pub message: String,
     /// Where to go on; empty when that is not possible.
     pub positions: Vec<Position>,
+    /// The setting, where a limit refused the watch.
+    pub limit: Option<&'static str>,
 }
 
 /// A feed of a node that has none.
@@ -79,7 +81,7 @@ impl Feed for NoFeed {
 
     fn subscribe(&self, _: Subscribe) -> BoxStream<'static, Result<WatchItem, WatchEnd>> {
         let message = "this node follows no journal".into();
-        stream::iter([Err(WatchEnd { code: Code::Unimplemented, message, positions: Vec::new() })]).boxed()
+        stream::iter([Err(WatchEnd { code: Code::Unimplemented, message, positions: Vec::new(), limit: None })]).boxed()
     }
 }
 
@@ -202,7 +204,10 @@ impl Stream for WatchCall {
                 Poll::Ready(Some(Ok(message)))
             }
             Some(Err(end)) => {
-                let status = with_resume_token(end.code, &end.message, &this.token);
+                let status = match end.limit {
+                    Some(limit) => status::limit_reached(limit),
+                    None => with_resume_token(end.code, &end.message, &this.token),
+                };
                 this.end(status)
             }
             None => {

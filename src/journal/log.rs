@@ -184,6 +184,12 @@ impl<S: Storage> Log<S> {
         self.building.len().saturating_sub(self.at.max(FRAME_HEADER_BYTES) + BATCH_HEADER_BYTES)
     }
 
+    /// Bytes that the records of one batch can take at most: those of a frame of its own.
+    #[inline]
+    pub fn batch_bytes_max(&self) -> usize {
+        self.building.len() - FRAME_HEADER_BYTES - BATCH_HEADER_BYTES
+    }
+
     /// Bytes of the frame under construction; 0 if there is nothing to commit.
     #[inline]
     pub fn pending_bytes(&self) -> usize {

@@ -7,6 +7,7 @@
 mod alarm;
 mod bell;
 mod mailbox;
+mod nudge;
 mod reply;
 mod ring;
 mod thread;
@@ -15,6 +16,7 @@ mod wait;
 pub use alarm::Alarm;
 pub use bell::{Announced, Bell};
 pub use mailbox::Mailbox;
+pub use nudge::{Progress, Watchdog};
 pub use reply::{Reply, ReplySlot, reply};
 pub use ring::Ring;
 pub use thread::{eventfd, pin_this_thread, thread_cpu_nanos};

@@ -74,7 +74,11 @@ impl Facts for NodeFacts {
         self.metrics.front.unary_seconds.record(elapsed.as_nanos() as u64);
     }
 
-    fn refused_at_the_door(&self, reason: Reason) {
+    fn request_refused(&self, reason: Reason) {
+        self.metrics.front.requests_refused.add(reason.number(), 1);
+    }
+
+    fn vote_refused(&self, reason: Reason) {
         self.metrics.front.votes_refused.add(reason.number(), 1);
     }
 }

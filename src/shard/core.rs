@@ -20,18 +20,22 @@ use crate::model::{
     CommandSource, Event, EventRef, EventSink, Micros, PlainVote, Refusal, RequesterId, RequesterRef, SetRef,
     ValidatorRef, VoteAnswer, VoteCommand, VoteSink,
 };
-use crate::queue::{Mailbox, Ring};
+use crate::queue::{Mailbox, Ring, thread_cpu_nanos};
 use std::sync::Arc;
 use std::time::Instant;
 
 /// Votes decided before the loop looks at its commit again: at 50 ns each, under a millisecond.
-const TURN_VOTES_MAX: usize = 16_384;
+const TURN_VOTES_MAX: usize = 8_192;
 /// Works taken from the ring in a turn.
 const TURN_WORKS_MAX: usize = 1_024;
-/// Votes decoded at a time: their commands stay in the first-level cache between decode and apply.
+/// Votes decoded at a time: their commands stay in the first-level cache between decode and apply. Fewer where
+/// frames are so small that this many of the longest would not fit one.
 const CHUNK_VOTES: usize = 256;
 /// Expiries a turn (design: a mass expiry never stops the shard).
 const TURN_EXPIRIES_MAX: usize = 1_024;
+
+/// The limit that an opening too long for any frame is refused by.
+pub(super) const FRAME_BYTES_MAX: &str = "frame_bytes_max";
 
 /// Everything one shard owns.
 pub struct Core<S: Storage> {
@@ -52,6 +56,7 @@ pub struct Core<S: Storage> {
     stalled: Option<Work>,
     building: Outbox,
     committing: Outbox,
+    chunk_votes: usize,
     commands: Vec<VoteCommand<'static>>,
     bad: Vec<(u32, Refusal)>,
     scratch: Vec<u8>,
@@ -112,6 +117,10 @@ impl<S: Storage> Core<S> {
     ) -> Core<S> {
         let clock_accepted = gate.clock_accepted();
         let counted = engine.counters();
+        let chunk_votes = (log.batch_bytes_max() / engine::VOTE_BYTES_MAX / 2).min(CHUNK_VOTES);
+        assert!(chunk_votes > 0, "the settings let no frame be smaller than a few votes");
+        // What was recovered shows before the first commit.
+        show(&metrics, &counted, &log);
         Core {
             index,
             engine,
@@ -128,7 +137,8 @@ impl<S: Storage> Core<S> {
             stalled: None,
             building: Outbox::default(),
             committing: Outbox::default(),
-            commands: Vec::with_capacity(CHUNK_VOTES),
+            chunk_votes,
+            commands: Vec::with_capacity(chunk_votes),
             bad: Vec::new(),
             scratch: Vec::new(),
             clock_accepted,
@@ -149,18 +159,24 @@ impl<S: Storage> Core<S> {
         if !self.has_work() && !due {
             return Worked::Nothing;
         }
+        // Turns beside a commit add to one frame: what little room they left is no batch.
+        let expiries_max = (self.log.room_in_frame() / engine::EXPIRY_BYTES_MAX).min(TURN_EXPIRIES_MAX);
+        if expiries_max == 0 {
+            return Worked::FrameFull;
+        }
+        let (cpu_from, wall_from) = (thread_cpu_nanos(), Instant::now());
         self.log.begin_batch(reading.now.0, &[]);
         let mut worked = Worked::Something;
         if due {
             let mut sink =
                 Sink { log: &mut self.log, log_ordinal: self.log_ordinal, scratch: &mut self.scratch, run: None };
-            self.engine.expire_due(at(reading), TURN_EXPIRIES_MAX, &mut sink);
+            self.engine.expire_due(at(reading), expiries_max, &mut sink);
         }
         let mut votes = 0;
         let mut works = 0;
         while votes < TURN_VOTES_MAX && works < TURN_WORKS_MAX {
             if let Some(run) = self.running.take() {
-                if !self.has_room(CHUNK_VOTES * engine::VOTE_BYTES_MAX) {
+                if !self.has_room(self.chunk_votes * engine::VOTE_BYTES_MAX) {
                     self.running = Some(run);
                     worked = Worked::FrameFull;
                     break;
@@ -170,6 +186,7 @@ impl<S: Storage> Core<S> {
             }
             let Some(work) = self.stalled.take().or_else(|| self.ring.pop()) else { break };
             works += 1;
+            votes += in_votes(&work);
             if let Err(work) = self.start(work, reading) {
                 self.stalled = Some(work);
                 worked = Worked::FrameFull;
@@ -181,6 +198,8 @@ impl<S: Storage> Core<S> {
         if works > 0 {
             self.ring.made_room();
         }
+        self.metrics.turn_cpu_seconds.record(thread_cpu_nanos().saturating_sub(cpu_from));
+        self.metrics.turn_wall_seconds.record_duration(wall_from.elapsed());
         worked
     }
 
@@ -196,8 +215,7 @@ impl<S: Storage> Core<S> {
     }
 
     fn has_room(&self, bytes: usize) -> bool {
-        // An empty frame takes anything that the limits let in (asserted where they are set).
-        self.log.room_in_frame() >= bytes || self.log.pending_bytes() == 0
+        self.log.room_in_frame() >= bytes
     }
 
     fn opens(&self, trusted: bool) -> Result<(), Refusal> {
@@ -224,6 +242,7 @@ impl<S: Storage> Core<S> {
                 let mut answer = RunAnswer { end, ..RunAnswer::default() };
                 if let Err(refusal) = self.votes() {
                     refuse_all(&mut *source, first_item, &refusal, &mut answer);
+                    self.metrics.votes_refused.add(refusal.reason().number(), answer.totals.refused);
                     self.building.runs.push((stream, answer));
                     return Ok(());
                 }
@@ -232,6 +251,7 @@ impl<S: Storage> Core<S> {
             }
             Work::Opens { stream, end, requests } => self.run_opens(stream, end, requests, reading),
             Work::Ask { ask, journal_bytes } => {
+                assert!(journal_bytes <= self.log.batch_bytes_max(), "the handle asks for no more than a frame holds");
                 if !self.has_room(journal_bytes) {
                     return Err(Work::Ask { ask, journal_bytes });
                 }
@@ -247,6 +267,7 @@ impl<S: Storage> Core<S> {
                     sequence,
                     log_ordinal: self.log_ordinal,
                     sink: &mut sink,
+                    metrics: &self.metrics,
                 });
                 self.building.answers.push(answer);
                 Ok(())
@@ -257,7 +278,7 @@ impl<S: Storage> Core<S> {
     /// One chunk of a run of votes; returns how many it was.
     fn run_votes(&mut self, mut run: Run, reading: Reading) -> usize {
         let mut commands = recycled(std::mem::take(&mut self.commands));
-        let more = run.source.fill(CHUNK_VOTES, &mut commands, &mut self.bad);
+        let more = run.source.fill(self.chunk_votes, &mut commands, &mut self.bad);
         let votes = commands.len() + self.bad.len();
         for (item, refusal) in self.bad.drain(..) {
             self.metrics.votes_refused.add(refusal.reason().number(), 1);
@@ -293,7 +314,16 @@ impl<S: Storage> Core<S> {
         // What was done before the frame filled up is answered with its own commit.
         let mut answer = RunAnswer::default();
         for OpenItem { item, request } in &requests {
-            if !self.has_room(engine::opening_bytes_max(request)) {
+            let journal_bytes = engine::opening_bytes_max(request);
+            if journal_bytes > self.log.batch_bytes_max() {
+                let refusal = Refusal::LimitReached(FRAME_BYTES_MAX);
+                self.metrics.requests_refused.add(refusal.reason().number(), 1);
+                answer.refused(*item, refusal.reason());
+                done += 1;
+                answer.end = item + 1;
+                continue;
+            }
+            if !self.has_room(journal_bytes) {
                 break;
             }
             let mut sink =
@@ -354,13 +384,15 @@ impl<S: Storage> Core<S> {
     /// Steps 4, second half, to 6: durable; answer everyone, publish.
     pub(super) async fn finish_commit(&mut self) -> Result<(), journal::Error> {
         let committed = self.log.finish_commit().await?;
+        // Before the answers: whoever has one finds it counted.
+        self.measure(&committed);
         let mut outbox = std::mem::take(&mut self.committing);
         self.deliver(&mut outbox);
         self.committing = outbox;
         self.tail.publish(&committed, || self.log.committed_frame());
+        self.metrics.published_sequence.set(self.tail.durable());
         self.snapshot.grew(committed.bytes);
         self.snapshot.committed(self.log.durable());
-        self.measure(&committed);
         Ok(())
     }
 
@@ -377,15 +409,8 @@ impl<S: Storage> Core<S> {
         let (now, then) = (&counters, &self.counted);
         let decided = [now.approved - then.approved, now.rejected - then.rejected, now.expired - then.expired];
         decided.iter().enumerate().for_each(|(at, more)| metrics.decided[at].add(*more as u64));
-        metrics.pending.set(counters.pending as u64);
-        metrics.in_memory.set(counters.approvals as u64);
-        metrics.validators.set(counters.validators as u64);
-        metrics.eligible_sets.set(counters.eligible_sets as u64);
-        metrics.eligible_bytes.set(counters.eligible_set_bytes as u64);
         metrics.journal_bytes.add(committed.bytes);
-        metrics.appended_sequence.set(self.log.last_appended());
-        metrics.durable_sequence.set(self.log.durable());
-        metrics.published_sequence.set(self.tail.durable());
+        show(metrics, &counters, &self.log);
         self.counted = counters;
     }
 
@@ -429,6 +454,26 @@ impl<S: Storage> Drop for Core<S> {
         self.tail.close();
         self.gate.shard_gone(self.index);
     }
+}
+
+/// What a work costs a turn beside the votes that it runs, in votes.
+fn in_votes(work: &Work) -> usize {
+    match work {
+        Work::Votes { .. } => 1,
+        Work::Opens { requests, .. } => requests.len() * 6,
+        Work::Ask { .. } => 16,
+    }
+}
+
+/// Gauges of what a shard holds.
+fn show<S: Storage>(metrics: &ShardMetrics, counters: &Counters, log: &Log<S>) {
+    metrics.pending.set(counters.pending as u64);
+    metrics.in_memory.set(counters.approvals as u64);
+    metrics.validators.set(counters.validators as u64);
+    metrics.eligible_sets.set(counters.eligible_sets as u64);
+    metrics.eligible_bytes.set(counters.eligible_set_bytes as u64);
+    metrics.appended_sequence.set(log.last_appended());
+    metrics.durable_sequence.set(log.durable());
 }
 
 fn at(reading: Reading) -> At {

@@ -7,7 +7,7 @@
 
 use super::core::{Core, Worked};
 use crate::journal::{self, Storage};
-use crate::queue::{Alarm, Announced, Bell};
+use crate::queue::{Alarm, Announced, Bell, Progress, Watchdog};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,9 @@ pub struct ExecutorOptions {
 pub(super) trait Idle {
     /// Returns when the bell rang or the time passed; at once when `work` says there is some.
     async fn wait(&mut self, timeout: Option<Duration>, work: impl FnOnce() -> bool);
+
+    /// Once a turn of the loop.
+    fn moved(&self) {}
 }
 
 /// Until the node stops and everything is answered, or a frame fails.
@@ -34,6 +37,7 @@ pub(super) async fn run<S: Storage>(
 ) -> Result<(), journal::Error> {
     loop {
         let worked = core.turn();
+        idle.moved();
         if core.begin_commit() {
             // While it syncs, the next batch is decided.
             while !core.log.commit_done() && core.turn() == Worked::Something {}
@@ -113,17 +117,26 @@ struct ReadEvent {
     bell: Arc<Bell>,
     file: glommio::io::BufferedFile,
     alarm: Alarm,
+    progress: Arc<Progress>,
 }
 
 impl ReadEvent {
     async fn read_once(&self) {
-        let read = self.file.read_at(0, 8).await;
-        // An eventfd of our own cannot fail to be read while it is open.
-        read.expect("read the shard's eventfd");
+        match self.file.read_at(0, 8).await {
+            Ok(_) => {}
+            // The watchdog's signal: look again, and read the wake next time.
+            Err(error) if error.to_string().contains("Interrupted") => {}
+            // An eventfd of our own cannot fail otherwise while it is open.
+            Err(error) => panic!("read the shard's eventfd: {error}"),
+        }
     }
 }
 
 impl Idle for ReadEvent {
+    fn moved(&self) {
+        self.progress.moved();
+    }
+
     async fn wait(&mut self, timeout: Option<Duration>, work: impl FnOnce() -> bool) {
         match self.bell.announce(work) {
             Announced::Awake => {}
@@ -163,6 +176,14 @@ pub(super) fn run_glommio<S: Storage>(
         // lives as long as the loop, after which nobody rings the bell.
         let file = unsafe { glommio::io::BufferedFile::from_raw_fd(descriptor) };
         let core = make()?;
-        run(core, ReadEvent { bell, file, alarm }, options).await
+        let (ring, metrics, progress) = (core.ring.clone(), core.metrics.clone(), Arc::new(Progress::default()));
+        let nudged = move || metrics.watchdog.increment();
+        let watchdog = Watchdog::start(progress.clone(), move || !ring.is_empty(), nudged);
+        let _watchdog = watchdog.map_err(|source| journal::Error::Io {
+            doing: "start the watchdog of",
+            path: std::path::PathBuf::from("a shard"),
+            source,
+        })?;
+        run(core, ReadEvent { bell, file, alarm, progress }, options).await
     })
 }

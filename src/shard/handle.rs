@@ -1,5 +1,6 @@
 //! What fronts hold: the shards by verbs, whatever their number and threads.
 
+use super::core::FRAME_BYTES_MAX;
 use super::gate::Gate;
 use super::{Answer, Ask, FullReader, StreamLedger, Turn, Work};
 use crate::engine::{self, Approval};
@@ -114,7 +115,13 @@ struct Inner {
     logs: Vec<LogName>,
     gate: Arc<Gate>,
     full: FullReader,
+    /// What one question may need of the journal: a frame of its own.
+    batch_bytes_max: usize,
 }
+
+/// Touching an overdue approval makes its event: so many fit the smallest frame.
+const STATUSES_AT_ONCE: usize = 128;
+const _: () = assert!(STATUSES_AT_ONCE * engine::EXPIRY_BYTES_MAX < 60 << 10);
 
 /// Approvals that one slice of a listing looks at, so that no slice holds a shard for long.
 const SLICE_APPROVALS: usize = 4_096;
@@ -127,12 +134,13 @@ impl Shards {
         logs: Vec<LogName>,
         gate: Arc<Gate>,
         full: FullReader,
+        batch_bytes_max: usize,
     ) -> Shards {
         let mut owner = vec![0; PARTITIONS as usize];
         for (shard, range) in partitions.iter().enumerate() {
             owner[range.start as usize..range.end as usize].fill(shard as u16);
         }
-        Shards { inner: Arc::new(Inner { key, rings, owner, partitions, logs, gate, full }) }
+        Shards { inner: Arc::new(Inner { key, rings, owner, partitions, logs, gate, full, batch_bytes_max }) }
     }
 
     pub fn count(&self) -> usize {
@@ -162,9 +170,17 @@ impl Shards {
     pub async fn open(&self, request: OpenRequest) -> Result<Opened, Refusal> {
         let shard = self.shard_of(&request.id);
         let journal_bytes = engine::opening_bytes_max(&request);
+        if journal_bytes > self.inner.batch_bytes_max {
+            return Err(Refusal::LimitReached(FRAME_BYTES_MAX));
+        }
         self.ask(shard, journal_bytes, move |turn| {
-            let (state, repeat) = turn.engine.open(&request, turn.clock, turn.opens.clone(), &mut turn.sink)?;
-            Ok(Opened { state, repeat })
+            let opened = turn.engine.open(&request, turn.clock, turn.opens.clone(), &mut turn.sink);
+            match &opened {
+                Ok((_, false)) => turn.metrics.requests_opened.increment(),
+                Ok((_, true)) => turn.metrics.request_repeats.increment(),
+                Err(refusal) => turn.metrics.requests_refused.add(refusal.reason().number(), 1),
+            }
+            opened.map(|(state, repeat)| Opened { state, repeat })
         })
         .await?
     }
@@ -172,7 +188,10 @@ impl Shards {
     pub async fn vote(&self, vote: OwnedVote) -> Result<Voted, Refusal> {
         let shard = self.shard_of(&vote.approval);
         self.ask(shard, engine::VOTE_BYTES_MAX, move |turn| {
-            turn.votes.clone()?;
+            if let Err(refusal) = turn.votes.clone() {
+                turn.metrics.votes_refused.add(refusal.reason().number(), 1);
+                return Err(refusal);
+            }
             let command = VoteCommand {
                 approval: vote.approval,
                 validator: vote.validator.as_str(),
@@ -182,9 +201,18 @@ impl Shards {
             };
             let (answer, state) = turn.engine.vote(&command, turn.clock, &mut turn.sink);
             let repeat = match answer {
-                VoteAnswer::Accepted(_) => false,
-                VoteAnswer::Repeat => true,
-                VoteAnswer::Refused(refusal) => return Err(refusal),
+                VoteAnswer::Accepted(_) => {
+                    turn.metrics.votes_accepted.increment();
+                    false
+                }
+                VoteAnswer::Repeat => {
+                    turn.metrics.vote_repeats.increment();
+                    true
+                }
+                VoteAnswer::Refused(refusal) => {
+                    turn.metrics.votes_refused.add(refusal.reason().number(), 1);
+                    return Err(refusal);
+                }
             };
             Ok(Voted { state: state.ok_or(Refusal::NotFound)?, repeat })
         })
@@ -218,14 +246,12 @@ impl Shards {
         for shard in 0..self.count() {
             let mine: Vec<(usize, ApprovalId)> =
                 ids.iter().copied().enumerate().filter(|(_, id)| self.shard_of(id) == shard).collect();
-            if mine.is_empty() {
-                continue;
+            for some in mine.chunks(STATUSES_AT_ONCE) {
+                let some = some.to_vec();
+                asked.push(self.ask(shard, some.len() * engine::EXPIRY_BYTES_MAX, move |turn| {
+                    some.into_iter().map(|(at, id)| (at, touched(turn, &id))).collect::<Vec<_>>()
+                }));
             }
-            // Touching an overdue approval makes its event: room for each.
-            let journal_bytes = mine.len() * engine::EXPIRY_BYTES_MAX;
-            asked.push(self.ask(shard, journal_bytes, move |turn| {
-                mine.into_iter().map(|(at, id)| (at, touched(turn, &id))).collect::<Vec<_>>()
-            }));
         }
         for found in futures_util::future::join_all(asked).await {
             for (at, state) in found? {

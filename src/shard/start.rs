@@ -9,7 +9,7 @@ use super::recovery::{self, RecoveredShard, ShardReport};
 use super::snapshot::{SnapshotOptions, SnapshotRun};
 use super::{Answer, Error, Feed, FullReader, Shards, Tail, Work};
 use crate::engine::{Limits, Pool};
-use crate::journal::{self, Folder, Log, SnapshotWriter, Storage};
+use crate::journal::{self, BATCH_HEADER_BYTES, FRAME_HEADER_BYTES, Folder, Log, SnapshotWriter, Storage};
 use crate::metrics::ShardMetrics;
 use crate::model::LogId;
 use crate::queue::{Bell, Mailbox, Ring};
@@ -132,6 +132,8 @@ pub fn start<S: Storage>(storage: S, options: &Options, metrics: &[Arc<ShardMetr
         tails.push(tail.clone());
         bells.push(bell.clone());
         partitions.push(u32::from(shard.log.partitions.start)..u32::from(shard.log.partitions.end));
+        metrics[index].recovered_events.set(shard.report.events_replayed);
+        metrics[index].recovery_micros.set(shard.report.took.as_micros() as u64);
         reports.push(shard.report.clone());
         let parts = Parts {
             index,
@@ -171,7 +173,8 @@ pub fn start<S: Storage>(storage: S, options: &Options, metrics: &[Arc<ShardMetr
         .map(|log| LogName { ordinal: log.ordinal, id: LogId(log.id) })
         .collect();
     let full = FullReader::start(&options.data, meta.clone(), tails.clone()).map_err(Error::Thread)?;
-    let shards = Shards::new(key, rings, partitions, logs, gate.clone(), full);
+    let batch_bytes_max = options.journal.frame_bytes_max - FRAME_HEADER_BYTES - BATCH_HEADER_BYTES;
+    let shards = Shards::new(key, rings, partitions, logs, gate.clone(), full, batch_bytes_max);
     let feed =
         Feed::start(options.data.clone(), meta.clone(), tails, follower, shards.clone()).map_err(Error::Thread)?;
     let (deployment, generation) = (meta.deployment, meta.current().map_or(0, |current| current.number));

@@ -2,6 +2,7 @@
 
 use super::StreamLedger;
 use crate::engine::{Clock, Engine};
+use crate::metrics::ShardMetrics;
 use crate::model::{CommandSource, EventSink, OpenRequest, Refusal};
 use std::sync::Arc;
 
@@ -40,4 +41,5 @@ pub struct Turn<'a> {
     pub sequence: u64,
     pub log_ordinal: u16,
     pub sink: &'a mut dyn EventSink,
+    pub metrics: &'a ShardMetrics,
 }

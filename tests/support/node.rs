@@ -23,9 +23,10 @@ pub fn folder() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("the build's folder can be written")
 }
 
-/// The real binary, with nothing of the caller's own settings.
+/// The real binary, with nothing of the caller's own settings. `PROMISES_BINARY=PATH` takes another build of it.
 pub fn assent() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_assent"));
+    let built = || env!("CARGO_BIN_EXE_assent").into();
+    let mut command = Command::new(std::env::var_os("PROMISES_BINARY").unwrap_or_else(built));
     let ours = |name: &str| name.starts_with("ASSENT_") || ["KAFKA_BROKERS", "DB_URL"].contains(&name);
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(ours)) {
         command.env_remove(name);

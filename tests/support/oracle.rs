@@ -151,7 +151,7 @@ impl Oracle {
                     return Err(Refusal::LimitReached("eligible_sets_max"));
                 }
                 if self.set_bytes_are_full {
-                    return Err(Refusal::LimitReached("eligible_set_bytes_max"));
+                    return Err(Refusal::LimitReached("eligible_bytes_max"));
                 }
                 let mut after = names.clone();
                 after.extend(set.members.iter().map(|member| member.as_str().to_owned()));
