@@ -154,10 +154,8 @@ async fn listen(
             Some(change) => seen.extend(event(&change, at)),
             None => return (seen, Err(Status::internal("an update that is not an ApprovalStatus_Message"))),
         }
-        if seen.len().is_multiple_of(1_024) && stop.load(Ordering::Relaxed) {
-            if at - *stopped_at.get_or_insert(at) > LISTEN_MAX {
-                return (seen, Ok(()));
-            }
+        if stop.load(Ordering::Relaxed) && at - *stopped_at.get_or_insert(at) > LISTEN_MAX {
+            return (seen, Ok(()));
         }
     }
 }
