@@ -117,6 +117,11 @@ pub struct LoadArgs {
     #[arg(long, value_name = "T")]
     threads: Option<usize>,
 
+    /// A watcher hears every event: vote answered → event, and last needed vote → APPROVED, in the
+    /// report. With --rate or --count
+    #[arg(long)]
+    watch: bool,
+
     /// Approvals whose votes are compared one by one (all are compared by tally)
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     sample: u64,
@@ -214,6 +219,7 @@ impl LoadArgs {
             instance: self.instance,
             prepare_only: self.prepare,
             check: !self.no_check,
+            watch: self.watch,
             sample: self.sample,
             command: std::env::args().collect::<Vec<_>>().join(" "),
         }
@@ -317,7 +323,9 @@ fn verdict(args: &LoadArgs, outcome: &Outcome) -> Exit {
 
 /// Counts of reasons that did not occur are absent from a report, and mean 0.
 fn check_conditions(conditions: &[Condition]) -> Result<(), String> {
-    let empty = serde_json::to_value(Report::default()).expect("a report is JSON");
+    // What a run without --watch does not have is 0 too.
+    let watched = Report { events: Some(load::events::Events::default()), ..Report::default() };
+    let empty = serde_json::to_value(watched).expect("a report is JSON");
     let known = |condition: &&Condition| {
         let text = condition.to_string();
         let by_reason = text.starts_with("votes_refused.") || text.starts_with("opens_refused.");

@@ -130,7 +130,8 @@ fn check(task: &Task, summary: &BatchSubmitSummary) -> Result<Vec<(u64, u8)>, St
     Ok(summary.refusals.iter().map(|refusal| (refusal.index, refusal.reason as u8)).collect())
 }
 
-struct Once(Option<Bytes>);
+/// A body of one frame.
+pub struct Once(pub Option<Bytes>);
 
 impl http_body::Body for Once {
     type Data = Bytes;

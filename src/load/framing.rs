@@ -163,6 +163,41 @@ pub fn read_repeat(mut message: &[u8]) -> Option<bool> {
     Some(false)
 }
 
+/// What the generator reads of an `ApprovalStatus_Message` on a watch; empty where it is absent.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Change<'a> {
+    pub approval_id: &'a [u8],
+    /// The number of its ApprovalStatus.
+    pub status: u64,
+    /// Whose vote made the change.
+    pub validator: &'a [u8],
+}
+
+pub fn read_change(mut message: &[u8]) -> Option<Change<'_>> {
+    let mut change = Change::default();
+    while !message.is_empty() {
+        match varint(&mut message)? {
+            // approval_id
+            0x0A => change.approval_id = take(&mut message)?,
+            // status
+            0x10 => change.status = varint(&mut message)?,
+            // votes (19)
+            0x9A => {
+                let mut vote = take(&mut message)?;
+                while !vote.is_empty() {
+                    match varint(&mut vote)? {
+                        // validator_id
+                        0x0A => change.validator = take(&mut vote)?,
+                        tag => skip(tag, &mut vote)?,
+                    }
+                }
+            }
+            tag => skip(tag, &mut message)?,
+        }
+    }
+    Some(change)
+}
+
 #[inline]
 fn varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0;
@@ -223,6 +258,7 @@ mod tests {
         fn any_bytes_end(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = read_acknowledgement(&bytes, &mut Vec::new());
             let _ = read_repeat(&bytes);
+            let _ = read_change(&bytes);
         }
     }
 
@@ -238,6 +274,28 @@ mod tests {
         assert_eq!(read_repeat(&answer.encode_to_vec()), Some(false));
         answer.repeat = true;
         assert_eq!(read_repeat(&answer.encode_to_vec()), Some(true));
+    }
+
+    #[test]
+    fn a_change_is_read_as_generated_code_writes_it() {
+        let message = v1::ApprovalStatusMessage {
+            approval_id: "an-id".into(),
+            status: 2,
+            content_hash: "sha256:00".into(),
+            sequence: 1 << 40,
+            votes: vec![v1::ValidatorVote {
+                validator_id: "validator-00007".into(),
+                decision: 1,
+                sequence: 9,
+                ..Default::default()
+            }],
+            resume_token: vec![1, 2, 3].into(),
+            event_type: 3,
+            ..Default::default()
+        };
+        let bytes = message.encode_to_vec();
+        let expected = Change { approval_id: b"an-id", status: 2, validator: b"validator-00007" };
+        assert_eq!(read_change(&bytes), Some(expected));
     }
 
     #[test]

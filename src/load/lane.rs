@@ -1,6 +1,7 @@
 //! A lane: one connection's share of the work. It says what to send next and when, remembers what
 //! is in flight, and takes the answers. One lock a message, nothing a vote.
 
+use super::events::{Answer, Answers};
 use super::scheme::Scheme;
 use super::timeline::{Clock, Latencies, Recorder, Timeline, latencies};
 use super::track::{Slice, Track, TrackKind};
@@ -48,6 +49,8 @@ pub struct Phase {
     pub opens: AtomicU64,
     /// Items answered, refused ones included.
     pub answers: AtomicU64,
+    /// Where answers are noted for a watcher.
+    pub watched: Option<Arc<Answers>>,
 }
 
 impl Phase {
@@ -60,6 +63,7 @@ impl Phase {
             votes: AtomicU64::new(0),
             opens: AtomicU64::new(0),
             answers: AtomicU64::new(0),
+            watched: None,
         }
     }
 }
@@ -304,6 +308,9 @@ impl Lane {
     fn settle(&self, state: &mut State, slice: &Slice, started: Instant, refused: u32, now: Instant) {
         let count = u64::from(slice.count);
         let accepted = count - u64::from(refused);
+        if let Some(answers) = &self.phase.watched {
+            answers.note(Answer { slice: *slice, refused, started, answered: now });
+        }
         let interval = state.recorder.at(&self.phase.clock, now, &self.phase.timeline);
         interval.refused += u64::from(refused);
         self.phase.answers.fetch_add(count, Ordering::Relaxed);

@@ -4,7 +4,7 @@
 //! `scheme` says what is sent, as pure functions of a seed; `track` and `ledger` what became of it;
 //! `lane` meters one connection's share; `encode` (by hand) and `message` (generated) make the
 //! messages; `stream` and `calls` send them over `framing`; `crew` has the threads; `checker`
-//! compares; `report` tells; `noop` is the ceiling that figures are compared with.
+//! compares; `events` is a watcher beside it; `report` tells; `noop` is the ceiling that figures are compared with.
 //! Left to others: flags (`cli`), connecting (`grpc::client`).
 
 mod calls;
@@ -13,6 +13,7 @@ mod condition;
 mod crew;
 pub mod disk;
 mod encode;
+pub mod events;
 mod framing;
 mod lane;
 pub mod ledger;

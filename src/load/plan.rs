@@ -1,6 +1,7 @@
 //! A run as asked for: which tracks each connection works on, how it cuts and paces them.
 
 use super::calls::CALL_VOTES_MAX;
+use super::events;
 use super::lane::{Cut, Pace, REASONS};
 use super::ledger::{Header, Ledger, SCHEMA, Workload};
 use super::scheme::Mix;
@@ -83,6 +84,8 @@ pub struct Plan {
     pub instance: (u16, u16),
     pub prepare_only: bool,
     pub check: bool,
+    /// A watcher hears every event meanwhile.
+    pub watch: bool,
     /// Approvals looked at vote by vote.
     pub sample: u64,
     pub command: String,
@@ -114,6 +117,13 @@ impl Plan {
         )?;
         wrong(self.content_bytes > 1 << 20, "--content: at most 1 MiB")?;
         wrong(self.rate.is_some_and(|rate| !(rate.is_finite() && rate > 0.0)), "--rate: above 0")?;
+        wrong(self.watch && self.mode == Mode::Open, "--watch: a mode with votes")?;
+        let votes = self.count.map_or(f64::INFINITY, |count| count as f64);
+        let votes = votes.min(self.rate.map_or(f64::INFINITY, |rate| rate * (self.warmup + self.duration) as f64));
+        wrong(
+            self.watch && votes > events::VOTES_MAX,
+            "--watch: at most 50 million votes, so give --rate or --count: every event is kept until the end",
+        )?;
         wrong(self.duration == 0 && self.count.is_none(), "--duration: at least 1 second")
     }
 
@@ -343,6 +353,7 @@ mod tests {
             instance: (0, 1),
             prepare_only: false,
             check: true,
+            watch: false,
             sample: 10,
             command: String::new(),
         }

@@ -1,6 +1,7 @@
 //! The report of a run: one JSON object (versioned), a table for people, a log of histograms.
 
 use super::checker::{Decided, Verdict};
+use super::events::Events;
 use super::lane::REASONS;
 use super::machine::Machine;
 use super::timeline::{Clock, Interval, Latencies};
@@ -45,6 +46,8 @@ pub struct Report {
     pub approvals_per_second: f64,
     pub decided: Decided,
     pub latency_us: LatencySummary,
+    /// With `--watch`: what a watcher heard.
+    pub events: Option<Events>,
     pub series: Vec<Second>,
     /// The measured ones.
     pub seconds: f64,
@@ -249,6 +252,17 @@ impl fmt::Display for Report {
             let text = [("p50", p50), ("p90", p90), ("p99", p99), ("p99.9", p999), ("max", max)]
                 .map(|(name, value)| format!("{name} {}", grouped(*value)));
             row("latency us", text.join("  "))?;
+        }
+        if let Some(events) = &self.events {
+            let text = |LatencySummary { p50, p99, max, count, .. }: &LatencySummary| {
+                let (p50, p99, max, count) = (grouped(*p50), grouped(*p99), grouped(*max), grouped(*count));
+                format!("p50 {p50}  p99 {p99}  max {max}  ({count} events)")
+            };
+            row("answer to event us", text(&events.answer_to_event_us))?;
+            row("vote to APPROVED us", text(&events.due_to_approved_us))?;
+            if events.missing > 0 {
+                row("events missing", grouped(events.missing))?;
+            }
         }
         if self.settings.rate.is_some() {
             let Generator { schedule_lag_us, schedule_lag_max_us, .. } = &self.generator;

@@ -2,6 +2,7 @@
 
 use super::checker::{self, Decided, Verdict};
 use super::crew::{Crew, End};
+use super::events::{Answers, Watcher};
 use super::lane::{Lane, LaneTally, Order, Phase, REASONS};
 use super::ledger::{self, Ledger, Workload};
 use super::machine::{Machine, Usage};
@@ -132,7 +133,11 @@ pub async fn run(
             warmup: Duration::from_secs(plan.warmup),
             duration: plan.count.is_none().then(|| Duration::from_secs(plan.duration)),
         };
-        let phase = Arc::new(Phase::new(scheme.clone(), clock));
+        let watcher = if plan.watch { Some(Watcher::start(target).await?) } else { None };
+        clock.start = Instant::now();
+        let mut phase = Phase::new(scheme.clone(), clock);
+        phase.watched = watcher.is_some().then(Arc::<Answers>::default);
+        let phase = Arc::new(phase);
         let total = plan.count.map_or((plan.warmup + plan.duration) * 1_000, |count| count);
         let bar = Progress::start(plan.mode.name(), total);
         let watch = |phase: &Phase| {
@@ -145,6 +150,12 @@ pub async fn run(
         };
         accounts = drive(&crew, &phase, work, plan.transport(), plan, &mut ledger, watch).await;
         lost = accounts.end.lost.as_ref().map(lost_text);
+        if let (Some(watcher), Some(answers)) = (watcher, &phase.watched) {
+            match watcher.finish(answers, &scheme, &clock) {
+                Ok(events) => report.events = Some(events),
+                Err(status) => lost = lost.or(Some(format!("the watcher: {}", lost_text(&status)))),
+            }
+        }
     }
     let used = Usage::now().cpu_seconds - usage.cpu_seconds;
     let health_after = if lost.is_none() { health(&crew.channels[0]).await.ok() } else { None };
@@ -351,6 +362,8 @@ fn void(report: &Report, plan: &Plan, lost: Option<&str>) -> Option<String> {
         Some("a no-op service: nothing was checked".into())
     } else if report.ledger.balances != Some(true) {
         Some("the ledger does not balance".into())
+    } else if let Some(missing) = report.events.as_ref().map(|events| events.missing).filter(|missing| *missing > 0) {
+        Some(format!("the watcher never heard of {missing} votes that counted"))
     } else if report.votes_repeated > 0 {
         Some(format!("{} votes stood already: not the first run with this seed?", report.votes_repeated))
     } else {
