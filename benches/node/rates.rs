@@ -226,11 +226,11 @@ impl Load {
     /// The rate of one node over some seconds of each kind of load: measured, nothing multiplied.
     fn capacity(&mut self, plan: &Plan) {
         let window = Duration::from_millis(plan.size(4_000, 1));
-        let kinds: [(&str, u64, &mut dyn FnMut(&mut Load) -> Duration); 4] = [
-            ("votes in rows", 250 * BATCH, &mut |load| load.vote(Layout::Rows, 250)),
-            ("votes in columns", 500 * BATCH, &mut |load| load.vote(Layout::Columns, 500)),
-            ("approvals opened", 200 * GROUP, &mut |load| load.open_groups(200)),
-            ("approvals opened and decided", 100 * GROUP, &mut |load| load.decide(100)),
+        let kinds: [(&str, u64, Run); 4] = [
+            ("votes in rows", 250 * BATCH, |load| load.vote(Layout::Rows, 250)),
+            ("votes in columns", 500 * BATCH, |load| load.vote(Layout::Columns, 500)),
+            ("approvals opened", 200 * GROUP, |load| load.open_groups(200)),
+            ("approvals opened and decided", 100 * GROUP, |load| load.decide(100)),
         ];
         for (what, count, run) in kinds {
             let (mut took, mut done) = (Duration::ZERO, 0);
@@ -249,6 +249,9 @@ impl Load {
         }
     }
 }
+
+/// Runs a fixed amount of one kind of load.
+type Run = fn(&mut Load) -> Duration;
 
 /// Messages of the job of an index, each with its number of items, built while the load runs.
 trait Job: Send + Sync + 'static {
