@@ -4,8 +4,9 @@
 use assent::model::{CommandSource, VoteCommand};
 use assent::wire::{AckRefusal, RowRun, StreamItem, StreamParser, encode_ack, parse_open_bytes, parse_vote, v1};
 use bytes::Bytes;
-use criterion::{Criterion, Throughput, black_box, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use prost::Message;
+use std::hint::black_box;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -129,6 +129,13 @@ pub struct Journal {
     pub snapshot_bytes: u64,
 }
 
+impl Journal {
+    /// What the segments in use and those prepared ahead take, before anything is kept.
+    pub fn segments_bytes_min(&self, shards: usize) -> u64 {
+        self.segment_bytes * (self.pool_segments + shards) as u64
+    }
+}
+
 /// The gRPC front's runtime and HTTP/2.
 #[derive(Clone, Debug, Default)]
 pub struct Grpc {
@@ -267,19 +274,27 @@ impl Config {
                 format!("must be at least {request_bytes}: limits.content_bytes_max and {REQUEST_OVERHEAD_BYTES}"),
             );
         }
-        if journal.segment_bytes < 2 * journal.frame_bytes_max as u64 {
+        for (key, bytes) in [
+            ("journal.frame_bytes_max", journal.frame_bytes_max as u64),
+            ("journal.segment_bytes", journal.segment_bytes),
+        ] {
+            if !bytes.is_multiple_of(BLOCK_BYTES) {
+                return clash(key, format!("{bytes} is not a whole number of blocks of {BLOCK_BYTES} bytes"));
+            }
+        }
+        if journal.segment_bytes < 2 * journal.frame_bytes_max as u64 + BLOCK_BYTES {
             return clash(
                 "journal.segment_bytes",
-                format!("must hold two frames: at least twice journal.frame_bytes_max ({})", journal.frame_bytes_max),
+                format!("must hold two frames of journal.frame_bytes_max ({}) and a block", journal.frame_bytes_max),
             );
         }
-        let floor = journal.segment_bytes * (journal.pool_segments as u64 + 2) * self.shard.count as u64;
+        let floor = journal.segments_bytes_min(self.shard.count);
         if journal.folder_bytes_max != 0 && journal.folder_bytes_max < floor + journal.reserve_bytes {
             return clash(
                 "journal.folder_bytes_max",
                 format!(
-                    "must be 0 (the disk is the bound) or at least {}: the segments in use and in the pool of \
-                     {} shard(s), and journal.reserve_bytes",
+                    "must be 0 (the disk is the bound) or at least {}: one segment for each of {} shard(s), those \
+                     prepared ahead, and journal.reserve_bytes",
                     floor + journal.reserve_bytes,
                     self.shard.count
                 ),
@@ -362,6 +377,9 @@ impl Config {
         }
     }
 }
+
+/// What the journal writes in.
+const BLOCK_BYTES: u64 = 4_096;
 
 /// Room that a request has beside its content, at the least: its other fields, and about 900
 /// eligible validators (32,767 of the longest names take 2.1 MiB, which the default message holds).

@@ -2,8 +2,10 @@
 
 use crate::support::{folder, run};
 
+const README: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+
 fn readme() -> String {
-    std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("there is a README")
+    std::fs::read_to_string(README).expect("there is a README")
 }
 
 #[test]
@@ -66,10 +68,20 @@ fn doctor_fails_on_a_port_in_use() {
     assert!(said.stdout.contains(&format!("{address} is in use")), "{}", said.stdout);
 }
 
-/// The README holds what the program prints; after a change: paste it again.
+/// The README holds what the program prints. After a change:
+/// `UPDATE_README=1 cargo test --test promises readme` writes it again.
 #[test]
 fn the_readme_shows_the_settings_and_metrics_of_this_build() {
-    let (settings, metrics) = (assent::config::markdown(), assent::metrics::table::markdown());
-    assert!(readme().contains(&settings), "paste the output of `assent settings --markdown` into README.md");
-    assert!(readme().contains(&metrics), "paste the output of `assent settings --metrics` into README.md");
+    for (name, table) in [("settings", assent::config::markdown()), ("metrics", assent::metrics::table::markdown())] {
+        let text = readme();
+        let (head, rest) = text.split_once(&format!("<!-- {name}: ")).expect("the place is marked");
+        let (mark, rest) = rest.split_once('\n').expect("the mark is a line");
+        let (shown, tail) = rest.split_once(&format!("<!-- end of {name} -->")).expect("its end is marked");
+        if std::env::var_os("UPDATE_README").is_some() {
+            let text = format!("{head}<!-- {name}: {mark}\n{table}<!-- end of {name} -->{tail}");
+            std::fs::write(README, text).expect("the repository can be written");
+        } else {
+            assert!(shown == table, "README.md shows other {name}; write them with UPDATE_README=1 (see the test)");
+        }
+    }
 }

@@ -158,6 +158,7 @@ fn settings_that_do_not_agree_are_refused() {
     check_error(load(&[("lifetime-default-seconds", "3000000")], &[], ""), &["lifetime_default", "lifetime_max"]);
     check_error(load(&[("message-bytes-max", "65536")], &[], ""), &["limits.message_bytes_max", "content_bytes_max"]);
     check_error(load(&[("segment-bytes", "1MiB")], &[], ""), &["journal.segment_bytes", "frame_bytes_max"]);
+    check_error(load(&[("segment-bytes", "268435457")], &[], ""), &["journal.segment_bytes", "blocks"]);
     check_error(load(&[("folder-bytes-max", "1MiB")], &[], ""), &["journal.folder_bytes_max", "at least"]);
     check_error(load(&[("unacknowledged-max", "10")], &[], ""), &["unacknowledged_max", "batch_items_max"]);
     check_error(load(&[("grpc", "127.0.0.1:9003")], &[], ""), &["http.addr", "127.0.0.1:9003"]);

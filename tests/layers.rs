@@ -56,13 +56,15 @@ const ONLY_IN: &[(&str, &[&str], &str)] = &[
             "journal/posix.rs",
             "journal/uring.rs",
             "engine/memory.rs",
+            // A shard's eventfd, handed to glommio as a file.
+            "shard/executor.rs",
             // The hot decoder.
             "wire/scan.rs",
             "wire/rows.rs",
             "wire/hex.rs",
             "cli/probe.rs",
         ],
-        "unsafe lives in queue/, the journal's buffers and system calls, engine/memory.rs and the hot decoder",
+        "unsafe lives in queue/, buffers and system calls of the journal, engine/memory.rs and the hot decoder",
     ),
 ];
 
@@ -295,7 +297,11 @@ fn rooms_use_only_whom_they_may() {
                 room => room == used,
             };
             if used != source.room && !allowed.iter().any(|entry| granted(entry)) {
-                let list = if allowed.is_empty() { "nobody".into() } else { allowed.join(", ") };
+                let list = match allowed {
+                    [] => "nobody".into(),
+                    ["*"] => format!("whatever it wires, but not {THE_RULES}"),
+                    some => some.join(", "),
+                };
                 wrong.push(format!("src/{} uses crate::{path}; {} may use {list}", source.path, source.room));
             }
         }
@@ -315,7 +321,10 @@ fn words_stand_only_where_they_belong() {
     for source in sources() {
         for (word, places, why) in ONLY_IN {
             let here = |place: &str| source.path == place || place.ends_with('/') && source.path.starts_with(place);
-            if !places.iter().any(|place| here(place)) && names(&source.code, word) {
+            // A type vouches for engine/memory.rs that any bytes are a value of it: the promise stands beside
+            // the type, the code that relies on it does not.
+            let code = source.code.replace("unsafe impl Plain for", "impl Plain for");
+            if !places.iter().any(|place| here(place)) && names(&code, word) {
                 wrong.push(format!("src/{} names `{word}`: {why}", source.path));
             }
         }

@@ -4,7 +4,6 @@ use crate::support::Node;
 use std::time::{Duration, Instant};
 
 #[test]
-#[ignore = "until server.rs serves"]
 fn says_when_it_is_ready_and_stops_when_told() {
     let mut node = Node::start(&[]);
     assert_eq!(node.get("/healthz"), (200, "ok\n".into()));
@@ -17,7 +16,6 @@ fn says_when_it_is_ready_and_stops_when_told() {
 }
 
 #[test]
-#[ignore = "until server.rs serves"]
 fn comes_back_on_its_folder_after_kill_9() {
     let mut node = Node::start(&[]);
     for _ in 0..3 {
@@ -28,7 +26,6 @@ fn comes_back_on_its_folder_after_kill_9() {
 }
 
 #[test]
-#[ignore = "until server.rs serves"]
 fn a_second_node_on_a_folder_is_refused() {
     let first = Node::start(&[]);
     let second = Node::try_start_on(first.folder(), &[]).err().expect("the folder is taken");
@@ -38,7 +35,6 @@ fn a_second_node_on_a_folder_is_refused() {
 }
 
 #[test]
-#[ignore = "until server.rs serves"]
 fn the_number_of_shards_may_change_between_two_starts() {
     let mut node = Node::start(&["--shards", "1"]);
     for shards in ["2", "4", "1"] {
@@ -49,9 +45,16 @@ fn the_number_of_shards_may_change_between_two_starts() {
 }
 
 #[tokio::test]
-#[ignore = "until server.rs serves"]
 async fn grpc_listens_once_it_is_ready_and_memory_durability_warns() {
     let node = Node::start(&["--durability", "memory"]);
     node.wait_for_line("--durability memory");
     drop(node.channel().await);
+}
+
+#[test]
+fn a_node_that_cannot_start_says_why_and_ends() {
+    let folder = std::sync::Arc::new(crate::support::folder());
+    let ended = Node::try_start_on(folder, &["--shards", "0"]).err().expect("it does not start");
+    assert_eq!(ended.code, Some(2));
+    assert!(ended.stderr.contains("flag --shards"), "{}", ended.stderr);
 }

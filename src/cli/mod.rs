@@ -6,6 +6,7 @@
 
 pub mod client;
 mod doctor;
+mod dump;
 mod journal;
 pub mod load;
 mod probe;

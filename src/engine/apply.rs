@@ -51,6 +51,9 @@ impl Engine {
         let record = self.records.take(hot, cold);
         self.set_content_hash(record, &opened.content_hash);
         self.index.insert(hash, record);
+        if self.timers.len() == 0 {
+            self.timers.settle(opened.created_at.0);
+        }
         self.timers.insert(record, opened.expires_at.0);
         self.latest = self.latest.max(opened.created_at);
         record

@@ -20,6 +20,7 @@ impl Engine {
     /// Counts or refuses every vote of the batch, in order, and leaves the batch empty.
     pub fn votes<S: VoteSink>(&mut self, batch: &mut Vec<VoteCommand<'_>>, clock: Clock, sink: &mut S) {
         self.step(clock);
+        let mut hashes = [0; RING];
         let mut places = [Place::NONE; RING];
         let mut records = [NO_RECORD; RING];
         let mut name = "";
@@ -27,13 +28,15 @@ impl Engine {
         let commands = batch.as_slice();
         for step in 0..commands.len() + COUNT_LAG {
             if let Some(command) = commands.get(step) {
-                let place = self.index.locate(self.key.hash(&command.approval));
+                let hash = self.key.hash(&command.approval);
+                let place = self.index.locate(hash);
                 self.index.prefetch(place);
+                hashes[step % RING] = hash;
                 places[step % RING] = place;
             }
             let at = step.wrapping_sub(PROBE_LAG);
             if at < commands.len() {
-                let record = self.index.probe(places[at % RING]).unwrap_or(NO_RECORD);
+                let record = self.index.probe(places[at % RING], hashes[at % RING]).unwrap_or(NO_RECORD);
                 if record != NO_RECORD {
                     self.records.prefetch_hot(record);
                 }

@@ -28,7 +28,7 @@ pub struct Blocks {
 
 impl Blocks {
     pub fn new() -> Blocks {
-        Blocks { classes: std::array::from_fn(|_| Class { words: Chunks::new(), used: 0, free: 0 }) }
+        Blocks { classes: std::array::from_fn(|_| Class { words: Chunks::hot(), used: 0, free: 0 }) }
     }
 
     /// The smallest class that holds so many bytes.

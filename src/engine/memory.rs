@@ -1,6 +1,6 @@
 //! Memory in chunks of 2 MiB that never move: what grows by one chunk never stops a shard, and
-//! numbers into it stay good. Huge pages under all but the first chunks of each kind (a vote
-//! touches four lines in four places: without them each is a miss of the TLB too).
+//! numbers into it stay good. Huge pages under what votes touch, and under all that is large: a
+//! vote reads three lines in three places, and a prefetch waits for the TLB like any other access.
 //!
 //! All the `unsafe` of this room is here: mapping, indexing within a chunk, the prefetch hint.
 
@@ -8,9 +8,6 @@ use std::ptr::NonNull;
 
 /// Also the size of a huge page on x86-64 and (4 KiB granule) AArch64.
 pub const CHUNK_BYTES: usize = 2 << 20;
-
-/// The first chunks of each kind take small pages as they are touched: a small node stays small.
-const SMALL_PAGE_CHUNKS: usize = 4;
 
 /// Values that may come into being as zeroed memory.
 ///
@@ -75,6 +72,8 @@ impl<T> Drop for Chunk<T> {
 /// A growing array that never moves.
 pub struct Chunks<T> {
     chunks: Vec<Chunk<T>>,
+    /// So many chunks take small pages, as they are touched: a small node stays small.
+    small: usize,
 }
 
 impl<T: Plain> Chunks<T> {
@@ -86,15 +85,21 @@ impl<T: Plain> Chunks<T> {
     const SHIFT: u32 = Self::PER_CHUNK.trailing_zeros();
     const MASK: usize = Self::PER_CHUNK - 1;
 
-    pub const fn new() -> Chunks<T> {
-        Chunks { chunks: Vec::new() }
+    /// For what every vote touches: huge pages from the first chunk on.
+    pub const fn hot() -> Chunks<T> {
+        Chunks { chunks: Vec::new(), small: 0 }
+    }
+
+    /// For the rest: huge pages behind the first chunk.
+    pub const fn cold() -> Chunks<T> {
+        Chunks { chunks: Vec::new(), small: 1 }
     }
 
     /// Makes room for elements 0 to `length` - 1; new ones are zero.
     #[inline]
     pub fn ensure(&mut self, length: usize) {
         while self.chunks.len() * Self::PER_CHUNK < length {
-            self.chunks.push(Chunk::map(self.chunks.len() >= SMALL_PAGE_CHUNKS));
+            self.chunks.push(Chunk::map(self.chunks.len() >= self.small));
         }
     }
 
@@ -171,7 +176,7 @@ mod tests {
 
     #[test]
     fn chunks_start_zeroed_and_stay_where_they_are() {
-        let mut words = Chunks::<u32>::new();
+        let mut words = Chunks::<u32>::cold();
         let per = Chunks::<u32>::PER_CHUNK;
         words.ensure(1);
         *words.get_mut(per - 1) = 7;
@@ -189,7 +194,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "within one chunk")]
     fn a_slice_across_chunks_is_refused() {
-        let mut words = Chunks::<u32>::new();
+        let mut words = Chunks::<u32>::cold();
         words.ensure(2 * Chunks::<u32>::PER_CHUNK);
         words.slice(Chunks::<u32>::PER_CHUNK - 1, 2);
     }

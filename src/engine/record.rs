@@ -158,7 +158,7 @@ pub struct Records {
 
 impl Records {
     pub const fn new() -> Records {
-        Records { hot: Chunks::new(), cold: Chunks::new(), used: 0, free: 0 }
+        Records { hot: Chunks::hot(), cold: Chunks::cold(), used: 0, free: 0 }
     }
 
     pub fn take(&mut self, hot: Hot, cold: Cold) -> u32 {

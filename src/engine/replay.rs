@@ -110,7 +110,7 @@ impl Replayer {
             let at = step.wrapping_sub(PROBE_LAG);
             if at < taken && at <= step {
                 let slot = &mut ring[at % RING];
-                slot.record = engine.index.probe(slot.place).unwrap_or(NO_RECORD);
+                slot.record = engine.index.probe(slot.place, slot.hash).unwrap_or(NO_RECORD);
                 if slot.record != NO_RECORD {
                     engine.records.prefetch_hot(slot.record);
                 }

@@ -270,9 +270,6 @@ impl Engine {
         let finalized_at = Micros(reader.u64()?);
         let last_event = EventRef(reader.u64()?);
         let content_hash = reader.hash()?;
-        if self.timers.len() == 0 {
-            self.timers.settle(created_at.0);
-        }
         let opened = Opened {
             approval_type,
             priority,

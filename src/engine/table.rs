@@ -80,7 +80,7 @@ impl Index {
     pub fn new(partition_bits: u32) -> Index {
         assert!((1..=16).contains(&partition_bits));
         let tables = (0..1 << partition_bits).map(|_| Table::default()).collect();
-        Index { lines: Chunks::new(), segments_used: 0, segments_free: Vec::new(), tables, partition_bits }
+        Index { lines: Chunks::hot(), segments_used: 0, segments_free: Vec::new(), tables, partition_bits }
     }
 
     #[inline(always)]
@@ -117,18 +117,25 @@ impl Index {
         }
     }
 
-    /// The first number of this tag in its home line: most likely the right one, to be prefetched.
+    /// The first number of this tag: most likely the right one, to be prefetched.
     #[inline(always)]
-    pub fn probe(&self, place: Place) -> Option<u32> {
+    pub fn probe(&self, place: Place, hash: u64) -> Option<u32> {
         if place.line == NO_LINE {
             return None;
         }
         let line = self.lines.get(place.line as usize);
         let mask = line.matches(place.tag);
         match mask {
+            0 if line.is_full() => self.find_tag(hash),
             0 => None,
             _ => line.numbers[mask.trailing_zeros() as usize].checked_sub(1),
         }
+    }
+
+    /// One in fifty has left its home line.
+    #[cold]
+    fn find_tag(&self, hash: u64) -> Option<u32> {
+        self.find(hash, |_| true)
     }
 
     /// The number under this hash that `is_it` knows.

@@ -39,7 +39,7 @@ pub struct Timers {
 impl Timers {
     pub fn new() -> Timers {
         let heads = Box::new([NONE; LEVELS * SLOTS]);
-        Timers { links: Chunks::new(), heads, occupied: [0; LEVELS], elapsed: 0, count: 0 }
+        Timers { links: Chunks::cold(), heads, occupied: [0; LEVELS], elapsed: 0, count: 0 }
     }
 
     pub fn len(&self) -> usize {

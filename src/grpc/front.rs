@@ -81,7 +81,7 @@ pub fn routes(deps: Deps) -> (Front, HealthReporter) {
     (Front { deps, approvals, rest }, reporter)
 }
 
-/// The name of the service, for the health reporter.
+/// The service by its name, for the health reporter.
 pub const APPROVALS_SERVICE: &str = SERVICE_NAME;
 
 /// Serves every path of the port. Cheap to clone; a clone for each connection.

@@ -143,7 +143,8 @@ impl<L: Lanes> Intake<L> {
     }
 
     pub fn votes(&mut self, batch: VoteBatch) {
-        self.flush();
+        self.flush_votes();
+        self.flush_opens();
         if !batch.is_empty() {
             let first = self.next_items(batch.len());
             self.push_votes(first, batch);
@@ -208,17 +209,20 @@ impl<L: Lanes> Intake<L> {
     /// Looks at what the shards have answered. Everything gathered was flushed before.
     pub fn look(&mut self) {
         debug_assert!(self.votes.is_empty() && self.open_count == 0, "an item is pushed or refused when it counts");
-        let through = self.ledger.acked_through(self.numbered);
-        debug_assert!(self.acked <= through && through <= self.numbered, "acknowledgements only grow");
-        self.acked = through.max(self.acked);
+        // The ledger's bound falls back when a shard that was idle gets new items; what was once
+        // answered stays answered.
+        self.acked = self.acked.max(self.ledger.acked_through(self.numbered));
         self.ledger.take_refusals(&mut self.refusals);
-        while let Some((_, bytes)) = self.held.pop_front_if(|(end, _)| *end <= through) {
+        while let Some((end, bytes)) = self.held.front()
+            && *end <= self.acked
+        {
             self.held_bytes -= bytes;
+            self.held.pop_front();
         }
     }
 
-    /// Refused items below `acked`, ascending; each is given once. Not complete: at most `max`, and
-    /// then everything below the answer is.
+    /// Refused items below `acked`, ascending, each given once and at most `max`; answers with the item
+    /// below which they are complete.
     pub fn refusals(&mut self, max: usize, into: &mut Vec<StreamRefusal>) -> u64 {
         into.clear();
         if self.refusals.is_empty() {
@@ -235,7 +239,7 @@ impl<L: Lanes> Intake<L> {
         through
     }
 
-    /// Refusals at the door, which no shard counted: with the reasons of these, in all.
+    /// Nothing waits, and everything so far is answered.
     pub fn is_quiet(&self) -> bool {
         self.pushes.is_empty() && self.acked == self.numbered
     }

@@ -17,8 +17,8 @@ const BYTES: usize = 1 + 16 + 1 + 4 + 4;
 pub(super) enum Page {
     /// Votes behind this cursor of the shard's.
     Votes(VotesAfter),
-    /// Eligible validators behind this many.
-    Eligible(u32),
+    /// Eligible validators behind this cursor.
+    Eligible(VotesAfter),
 }
 
 impl Page {
@@ -28,7 +28,8 @@ impl Page {
         let (part, cursor) = match self {
             Page::Votes(VotesAfter(None)) => return String::new(),
             Page::Votes(VotesAfter(Some(cursor))) => (0, cursor),
-            Page::Eligible(skip) => (1, skip),
+            Page::Eligible(VotesAfter(None)) => (1, 0),
+            Page::Eligible(VotesAfter(Some(cursor))) => (2, cursor),
         };
         let mut token = Vec::with_capacity(BYTES);
         token.push(VERSION);
@@ -57,7 +58,8 @@ impl Page {
         let cursor = u32::from_le_bytes(body[18..22].try_into().expect("four bytes"));
         match body[17] {
             0 => Ok(Page::Votes(VotesAfter(Some(cursor)))),
-            1 => Ok(Page::Eligible(cursor)),
+            1 => Ok(Page::Eligible(VotesAfter(None))),
+            2 => Ok(Page::Eligible(VotesAfter(Some(cursor)))),
             _ => Err(damaged()),
         }
     }
@@ -70,7 +72,9 @@ mod tests {
     #[test]
     fn what_was_written_is_read_and_nothing_else() {
         let id = ApprovalId([3; 16]);
-        for page in [Page::FIRST, Page::Votes(VotesAfter(Some(0))), Page::Eligible(0), Page::Eligible(u32::MAX)] {
+        let after = |cursor| VotesAfter(Some(cursor));
+        let first_eligible = Page::Eligible(VotesAfter(None));
+        for page in [Page::FIRST, Page::Votes(after(0)), first_eligible, Page::Eligible(after(u32::MAX))] {
             let token = page.token(&id);
             assert_eq!(Page::parse(&token, &id).expect("a token"), page);
             if !token.is_empty() {

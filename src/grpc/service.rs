@@ -8,7 +8,7 @@ use super::stopping::{End, Ends};
 use super::watch::{WatchCall, follow};
 use super::{caller, status};
 use crate::model::{ApprovalId, Reason, Refusal};
-use crate::shard::{OwnedVote, VoteLine};
+use crate::shard::{OwnedVote, VoteLine, VotesAfter};
 use crate::wire::v1::approval_grpc_service_server::ApprovalGrpcService;
 use crate::wire::{parse_open, parse_uuid, parse_vote, status_message, v1, vote_message};
 use futures_util::StreamExt;
@@ -101,7 +101,7 @@ impl Approvals {
         let page = Page::parse(&request.page_token, &id)?;
         let (after, votes_max) = match page {
             Page::Votes(after) => (after, lines_max),
-            Page::Eligible(_) => (crate::shard::VotesAfter(None), 0),
+            Page::Eligible(_) => (VotesAfter(None), 0),
         };
         let shards = &self.0.shards;
         let refused = |refusal: Refusal| status::status(&refusal);
@@ -125,17 +125,16 @@ impl Approvals {
         if let Some(next) = votes_next {
             message.next_page_token = Page::Votes(next).token(&id);
         } else if is_full && message.eligible_count != 0 {
-            let skip = if let Page::Eligible(skip) = page { skip as usize } else { 0 };
-            let room = lines_max - message.votes.len();
-            let names = match room {
-                0 => Vec::new(),
-                room => shards.eligible(id, skip, room).await.map_err(refused)?,
+            let after = if let Page::Eligible(after) = page { after } else { VotesAfter(None) };
+            let next = match lines_max - message.votes.len() {
+                0 => Some(after),
+                room => {
+                    let (names, next) = shards.eligible(id, after, room).await.map_err(refused)?;
+                    message.eligible_validators = names.iter().map(|name| name.to_string()).collect();
+                    next
+                }
             };
-            let next = skip + names.len();
-            message.eligible_validators = names.iter().map(|name| name.to_string()).collect();
-            if next < message.eligible_count as usize {
-                message.next_page_token = Page::Eligible(next as u32).token(&id);
-            }
+            message.next_page_token = next.map(|next| Page::Eligible(next).token(&id)).unwrap_or_default();
         }
         Ok(message)
     }

@@ -65,10 +65,7 @@ pub fn status(refusal: &Refusal) -> Status {
             fact("limit", limit);
             format!("the limit {limit} is reached: try again later, or raise the setting")
         }
-        Refusal::NoSpace(what) => {
-            fact("space", what);
-            format!("no room is left ({what}): try again once there is")
-        }
+        Refusal::NoSpace => "no room is left, on the disk or under folder_bytes_max: try again once there is".into(),
         Refusal::ClockJump => "the clock is in doubt: new approvals wait until an operator accepts it".into(),
         Refusal::Overloaded => "the queue is full: try again after the delay".into(),
         Refusal::Stopping => "the node is stopping: try again, on another node or when it is back".into(),
@@ -153,7 +150,7 @@ mod tests {
         check(Refusal::IdTaken, Code::AlreadyExists, "ID_TAKEN", None, false);
         let limit = Some(("limit", "approvals_max"));
         check(Refusal::LimitReached("approvals_max"), Code::ResourceExhausted, "LIMIT_REACHED", limit, true);
-        check(Refusal::NoSpace("disk"), Code::ResourceExhausted, "NO_SPACE", Some(("space", "disk")), true);
+        check(Refusal::NoSpace, Code::ResourceExhausted, "NO_SPACE", None, true);
         check(Refusal::ClockJump, Code::Unavailable, "CLOCK_JUMP", None, true);
         check(Refusal::Overloaded, Code::ResourceExhausted, "OVERLOADED", None, true);
         check(Refusal::Stopping, Code::Unavailable, "STOPPING", None, true);

@@ -72,6 +72,8 @@ impl<S: Storage> Folder<S> {
             Some(meta) => meta,
             None => new_folder(&storage, dir)?,
         };
+        // What was read may be a name that is not durable yet: its node ended before it synced the directory.
+        storage.sync_dir(dir).doing("sync", dir)?;
         remove_leftovers(&storage, dir, &meta)?;
         let background = options.background;
         let shared = Arc::new(Shared::open(storage, dir.to_path_buf(), options)?);

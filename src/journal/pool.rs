@@ -272,8 +272,18 @@ impl<S: Storage> Shared<S> {
     /// Gives a prepared file its place in a log: a new incarnation, and a durable name.
     fn place(&self, file: PoolFile, dir: &Path, ordinal: u64) -> Result<SegmentFile, Error> {
         let segment = SegmentFile::draw(dir, ordinal, file.bytes);
-        self.storage.rename(&file.path, &segment.path).doing("rename", &file.path)?;
-        self.storage.sync_dir(dir).doing("sync", dir)?;
+        if let Err(error) = self.storage.rename(&file.path, &segment.path) {
+            let path = file.path.clone();
+            lock(&self.pool).files.push(file);
+            return Err(error).doing("rename", &path);
+        }
+        if let Err(error) = self.storage.sync_dir(dir) {
+            // It must not stay: the next try makes another with this ordinal. If it stays, a start sorts it out.
+            if self.storage.remove(&segment.path).is_ok() {
+                self.used_less(segment.bytes);
+            }
+            return Err(error).doing("sync", dir);
+        }
         Ok(segment)
     }
 

@@ -175,11 +175,6 @@ impl Chain {
                 return Err(Error::damaged(dir, 0, what));
             }
         }
-        if let Some((oldest, _)) = chain.segments.first()
-            && let Some(file) = chain.empty.iter().find(|file| file.ordinal < oldest.ordinal)
-        {
-            return Err(bad_start(file));
-        }
         Ok(chain)
     }
 }
@@ -245,7 +240,10 @@ pub(super) fn read_log<S: Storage>(
     for file in &chain.empty {
         check_length(file)?;
         let mut scan = SegmentScan::open(storage, file, log.id, WINDOW_BYTES).doing("open", &file.path)?;
-        if let Some(knowing) = scan.knows_durable(0, at.number + 1)? {
+        // Behind the last segment, frames may lie that nobody was told of. Before it, a file that holds nothing is
+        // one whose name could not be made durable when it was prepared; one with any frame was in use.
+        let behind = chain.segments.last().is_none_or(|(last, _)| file.ordinal > last.ordinal);
+        if let Some(knowing) = scan.knows_durable(0, if behind { at.number + 1 } else { 0 })? {
             return Err(known_durable(file, 0, knowing));
         }
     }

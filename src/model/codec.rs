@@ -494,3 +494,212 @@ impl<'a> Reader<'a> {
         })
     }
 }
+
+const _: () = assert!(PLAIN_VOTE_BYTES == 2 + 16 + 4 + 4 + 6 + 8);
+const _: () = assert!(VOTE_BYTES_MAX > EXPIRED_BYTES_MAX);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn decided(content_hash: ContentHash) -> Decided {
+        Decided {
+            outcome: Outcome::Rejected,
+            content_hash,
+            required: 2,
+            total: 3,
+            created_at: Micros(0x0102_0304),
+            expires_at: Micros(0x0506_0708),
+            finalized_at: Micros(0x090A_0B0C),
+        }
+    }
+
+    fn plain() -> PlainVote {
+        PlainVote {
+            approval: ApprovalId(*b"0123456789abcdef"),
+            previous: EventRef::new(2, 3),
+            validator: ValidatorRef(0x11223344),
+            decision: Decision::Rejected,
+            approval_type: ApprovalType::Other,
+            priority: Priority::Critical,
+            requester: RequesterRef(0x55667788),
+            tally: Tally { approvals: 1, rejections: 2, abstentions: 0x7FFF },
+        }
+    }
+
+    fn voted(reason: &'static str, signature: &'static [u8], decided: Option<Decided>) -> Event<'static> {
+        let mut event = plain().event();
+        if let EventKind::Voted(voted) = &mut event.kind {
+            (voted.reason, voted.signature, voted.decided) = (reason, signature, decided.map(Box::new));
+        }
+        event
+    }
+
+    /// One of each kind of event.
+    fn events() -> Vec<Event<'static>> {
+        let label = || ContentHash::Label("a label".into());
+        let opened = Opened {
+            approval_type: ApprovalType::LargeTransaction,
+            priority: Priority::Normal,
+            requester: RequesterRef(7),
+            content_hash: label(),
+            required: 2,
+            total: 3,
+            created_at: Micros(1),
+            expires_at: Micros(2),
+            eligible: Some(SetRef(9)),
+            digest: [4; 16],
+            content: b"content",
+        };
+        let expired = Expired {
+            approval_type: ApprovalType::BridgeTransfer,
+            priority: Priority::High,
+            requester: RequesterRef(8),
+            tally: Tally { approvals: 1, rejections: 0, abstentions: 1 },
+            decided: Box::new(decided(ContentHash::Sha256([5; 32]))),
+        };
+        let approval = ApprovalId([6; 16]);
+        vec![
+            plain().event(),
+            voted("why", b"sig", None),
+            voted("", &[0; 512], Some(decided(label()))),
+            voted("", b"", Some(decided(ContentHash::Sha256([5; 32])))),
+            Event { approval, previous: EventRef::NONE, kind: EventKind::Opened(opened) },
+            Event { approval, previous: EventRef::new(1, 1), kind: EventKind::Expired(expired) },
+        ]
+    }
+
+    /// A run of every kind of record.
+    fn run() -> Vec<u8> {
+        let mut bytes = Vec::new();
+        encode_define_validator(ValidatorRef(1), "alice", &mut bytes);
+        encode_define_requester(RequesterRef(2), &RequesterId([9; 16]), &mut bytes);
+        encode_define_set(SetRef(3), &[8; 32], &[ValidatorRef(1), ValidatorRef(5)], &mut bytes);
+        events().iter().for_each(|event| encode_event(event, &mut bytes));
+        bytes
+    }
+
+    #[test]
+    fn a_plain_vote_is_these_forty_bytes() {
+        let mut bytes = [0; PLAIN_VOTE_BYTES];
+        encode_vote_plain(&plain(), &mut bytes);
+        let expected = [
+            &[0xE1, 9][..],
+            b"0123456789abcdef",
+            &[0x44, 0x33, 0x22, 0x11, 0x88, 0x77, 0x66, 0x55],
+            &[1, 0, 2, 0, 0xFF, 0x7F],
+            &[3, 0, 0, 0, 0, 0, 2, 0],
+        ];
+        assert_eq!(bytes.as_slice(), expected.concat());
+        assert_eq!(decode_vote_plain(&bytes), Some(plain()));
+        let mut event = Vec::new();
+        encode_event(&plain().event(), &mut event);
+        assert_eq!(event, bytes);
+    }
+
+    /// Format version 1 stays as it is: the digest of one record of each kind.
+    #[test]
+    fn the_format_does_not_change_by_accident() {
+        let bytes = run();
+        assert_eq!((bytes.len(), crc32c::crc32c(&bytes)), (1_055, 2_041_830_927), "format version 1 has changed");
+    }
+
+    #[test]
+    fn reads_what_it_wrote() {
+        for event in events() {
+            let mut bytes = Vec::new();
+            encode_event(&event, &mut bytes);
+            let length = bytes.len();
+            bytes.extend_from_slice(b"what follows");
+            assert_eq!(decode(&bytes), Ok((Record::Event(event), length)));
+            for end in 0..length {
+                assert_eq!(decode(&bytes[..end]).err(), Some(CodecError::Truncated), "cut at {end}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_records_are_as_announced() {
+        let label = || ContentHash::Label("x".repeat(LABEL_BYTES_MAX).into());
+        let mut bytes = Vec::new();
+        let reason: &'static str = "r".repeat(REASON_BYTES_MAX).leak();
+        encode_event(&voted(reason, &[0; SIGNATURE_BYTES_MAX], Some(decided(label()))), &mut bytes);
+        assert_eq!(bytes.len(), VOTE_BYTES_MAX);
+        for event in &mut events()[4..] {
+            let (content, expected) = match &mut event.kind {
+                EventKind::Opened(opened) => {
+                    opened.content_hash = label();
+                    (opened.content.len(), OPENED_BYTES_MAX)
+                }
+                EventKind::Expired(expired) => {
+                    expired.decided.content_hash = label();
+                    (0, EXPIRED_BYTES_MAX)
+                }
+                EventKind::Voted(_) => unreachable!("the last two are no votes"),
+            };
+            let mut bytes = Vec::new();
+            encode_event(event, &mut bytes);
+            assert_eq!(bytes.len() - content, expected);
+        }
+    }
+
+    #[test]
+    fn what_is_out_of_bounds_is_refused() {
+        let check = |change: &dyn Fn(&mut Vec<u8>), event: usize, expected: CodecError| {
+            let mut bytes = Vec::new();
+            encode_event(&events()[event], &mut bytes);
+            change(&mut bytes);
+            bytes.extend_from_slice(&[0; 4_096]);
+            assert_eq!(decode(&bytes).err(), Some(expected));
+        };
+        check(&|bytes| bytes[0] = 0, 0, CodecError::UnknownKind(0));
+        check(&|bytes| bytes[0] = 9, 0, CodecError::UnknownKind(9));
+        check(&|bytes| bytes[0] = 1 | 1 << 6, 0, CodecError::Field("decision"));
+        check(&|bytes| bytes[0] = 1 | 1 << 4, 0, CodecError::Field("priority"));
+        check(&|bytes| bytes[1] = 10, 0, CodecError::Field("approval type"));
+        check(&|bytes| bytes[41] = 5, 1, CodecError::Field("reason"));
+        check(&|bytes| bytes[43] = 3, 1, CodecError::Field("signature"));
+        check(&|bytes| bytes[44] = 0xFF, 1, CodecError::Field("reason"));
+        check(&|bytes| bytes[40] = 1, 3, CodecError::Field("outcome"));
+        check(&|bytes| bytes[41] = 0, 3, CodecError::Field("quorum"));
+        check(&|bytes| bytes[44] = 0x80, 3, CodecError::Field("quorum"));
+        check(&|bytes| bytes[71] = 7, 4, CodecError::Field("content hash"));
+        check(&|bytes| bytes[81] = 0x10, 4, CodecError::Field("content"));
+        let mut name = Vec::new();
+        encode_define_validator(ValidatorRef(1), "a b", &mut name);
+        assert_eq!(decode(&name).err(), Some(CodecError::Field("validator name")));
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok((_, length)) = decode(&bytes) {
+                prop_assert!((1..=bytes.len()).contains(&length));
+            }
+        }
+
+        #[test]
+        fn damaged_records_never_panic(at in any::<prop::sample::Index>(), byte: u8) {
+            let mut bytes = run();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            let mut rest = bytes.as_slice();
+            while let Ok((record, length)) = decode(rest) {
+                prop_assert!(length <= rest.len());
+                // What can be read can be written, and is the same again.
+                let mut again = Vec::new();
+                match record {
+                    Record::Event(event) => encode_event(&event, &mut again),
+                    Record::DefineValidator { number, name } => encode_define_validator(number, name, &mut again),
+                    Record::DefineRequester { number, id } => encode_define_requester(number, &id, &mut again),
+                    Record::DefineSet { number, digest, members } => {
+                        encode_define_set(number, &digest, &members.iter().collect::<Vec<_>>(), &mut again);
+                    }
+                }
+                prop_assert_eq!(&again, &rest[..length]);
+                rest = &rest[length..];
+            }
+        }
+    }
+}

@@ -54,7 +54,8 @@ pub enum VoteAnswer {
 
 /// Where the engine's events, definitions and answers go.
 pub trait EventSink {
-    /// The journal segment that the next event lands in: a reference is defined once in each.
+    /// The journal segment that the next event lands in: a reference is defined once in each. No two
+    /// segments of a process have the same number, be they of one log or of several.
     fn segment(&self) -> u64;
     fn define_validator(&mut self, number: ValidatorRef, name: &str);
     fn define_requester(&mut self, number: RequesterRef, id: &RequesterId);

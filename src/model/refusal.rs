@@ -86,8 +86,8 @@ pub enum Refusal {
     IdTaken,
     /// The setting that names the limit.
     LimitReached(&'static str),
-    /// What has no room, as ErrorInfo names it.
-    NoSpace(&'static str),
+    /// On the disk, or under the folder's limit.
+    NoSpace,
     ClockJump,
     Overloaded,
     Stopping,
@@ -109,7 +109,7 @@ impl Refusal {
             Refusal::ContentHashMismatch => Reason::ContentHashMismatch,
             Refusal::IdTaken => Reason::IdTaken,
             Refusal::LimitReached(_) => Reason::LimitReached,
-            Refusal::NoSpace(_) => Reason::NoSpace,
+            Refusal::NoSpace => Reason::NoSpace,
             Refusal::ClockJump => Reason::ClockJump,
             Refusal::Overloaded => Reason::Overloaded,
             Refusal::Stopping => Reason::Stopping,

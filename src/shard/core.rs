@@ -206,14 +206,14 @@ impl<S: Storage> Core<S> {
         }
         match self.log.room() {
             Room::Ok => self.gate.opens(),
-            Room::NoOpens | Room::NoVotes => Err(Refusal::NoSpace("data_folder")),
+            Room::NoOpens | Room::NoVotes => Err(Refusal::NoSpace),
         }
     }
 
     fn votes(&self) -> Result<(), Refusal> {
         match self.log.room() {
             Room::Ok | Room::NoOpens => Ok(()),
-            Room::NoVotes => Err(Refusal::NoSpace("data_folder")),
+            Room::NoVotes => Err(Refusal::NoSpace),
         }
     }
 

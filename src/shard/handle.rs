@@ -241,13 +241,20 @@ impl Shards {
         self.inner.full.read(state, lines).await
     }
 
-    /// At most `max` eligible validators after the first `skip`, in an order that stays the same
-    /// while the node runs; none when anyone may vote.
-    pub async fn eligible(&self, id: ApprovalId, skip: usize, max: usize) -> Result<Vec<Arc<str>>, Refusal> {
+    /// At most `max` eligible validators behind `after`, in the order of the shard's numbers; none
+    /// when anyone may vote.
+    pub async fn eligible(
+        &self,
+        id: ApprovalId,
+        after: VotesAfter,
+        max: usize,
+    ) -> Result<(Vec<Arc<str>>, Option<VotesAfter>), Refusal> {
         self.ask(self.shard_of(&id), 0, move |turn| {
-            let page = turn.engine.eligible_page(&id, None, skip.saturating_add(max));
-            let names = page.map(|page| page.items).unwrap_or_default();
-            names.iter().skip(skip).map(|name| Arc::from(name.as_str())).collect()
+            let Some(page) = turn.engine.eligible_page(&id, after.0.map(ValidatorRef), max) else {
+                return (Vec::new(), None);
+            };
+            let names = page.items.iter().map(|name| Arc::from(name.as_str())).collect();
+            (names, page.next.map(|last| VotesAfter(Some(last.0))))
         })
         .await
     }

@@ -87,7 +87,7 @@ fn parse_unusual(text: &[u8]) -> Option<[u8; 16]> {
 
 /// Fills `into` from twice as many digits; false when one of them is none.
 pub(super) fn parse_hex(digits: &[u8], into: &mut [u8]) -> bool {
-    assert!(digits.len() == into.len() * 2 && into.len() % 4 == 0, "whole words of digits");
+    assert!(digits.len() == into.len() * 2 && into.len().is_multiple_of(4), "whole words of digits");
     let mut wrong = 0;
     for (word, into) in digits.chunks_exact(8).zip(into.chunks_exact_mut(4)) {
         let (nibbles, bad) = nibbles(u64::from_le_bytes(word.try_into().expect("eight bytes")));
