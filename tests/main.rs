@@ -58,6 +58,15 @@ mod journal_commands;
 /// Start, stop, kill -9 and start again on one folder.
 mod node;
 
+// The load generator.
+/// Every mode balances its ledger against a node; a ledger outlives kill -9, and notices a vote too
+/// many or too few.
+mod load_generator;
+
+// The client commands.
+/// Open, vote, look and follow from a shell, with exit codes and JSON that scripts can use.
+mod client_commands;
+
 // The house.
 /// Who may import whom, and what is named only where it belongs.
 mod layers;

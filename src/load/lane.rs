@@ -92,6 +92,8 @@ struct State {
     /// Tracks left in the current round.
     planned: VecDeque<u32>,
     round_started: Option<Instant>,
+    /// Approvals opened in the current round: as many of the oldest are voted on.
+    round_count: u32,
     units: u64,
     taken: u64,
     flights: VecDeque<Flight>,
@@ -168,6 +170,7 @@ impl Lane {
             cursor: 0,
             planned: VecDeque::new(),
             round_started: None,
+            round_count: 0,
             units: 0,
             taken: 0,
             flights: VecDeque::new(),
@@ -402,7 +405,8 @@ impl State {
                     self.round_started = None;
                 }
                 let track = self.planned[0];
-                Some((track, wanted(&self.tracks[track as usize]).min(if track == 0 { left } else { u64::MAX }) as u32))
+                let limit = if track == 0 { left } else { self.round_count.into() };
+                Some((track, wanted(&self.tracks[track as usize]).min(limit) as u32))
             }
         }
     }
@@ -417,6 +421,7 @@ impl State {
             Order::Rounds => {
                 if track == 0 {
                     self.taken += u64::from(slice.count);
+                    self.round_count = slice.count;
                 }
                 self.planned.pop_front();
                 self.round_started = Some(started);
@@ -529,7 +534,7 @@ mod tests {
         let lane = lane(cut, Order::Rounds, vec![open, vote(0), vote(1)]);
         let sent: Vec<_> = std::iter::from_fn(|| next(&lane).flatten()).collect();
         assert_eq!(sent[..3], [(0, 100, 10), (1, 0, 10), (2, 0, 10)]);
-        assert_eq!(sent[3], (0, 110, 5), "15 approvals in all");
+        assert_eq!(sent[3..], [(0, 110, 5), (1, 10, 5), (2, 10, 5)], "15 approvals in all");
     }
 
     #[test]

@@ -233,10 +233,10 @@ fn unreachable(status: &Status) -> Failure {
 }
 
 fn lost_text(status: &Status) -> String {
-    let refused = client::Refused::from(status);
-    match std::error::Error::source(status) {
-        Some(source) => format!("{refused} ({})", causes(source)),
-        None => refused.to_string(),
+    let refused = client::Refused::from(status).to_string();
+    match std::error::Error::source(status).map(causes) {
+        Some(cause) if !refused.contains(&cause) => format!("{refused} ({cause})"),
+        _ => refused,
     }
 }
 

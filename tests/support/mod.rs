@@ -7,5 +7,10 @@ pub use node::{Node, PATIENCE, Said, assent, exchange, folder, get, run};
 pub mod crash_storage;
 pub mod records;
 
+pub mod crash_storage;
+mod node;
 pub mod oracle;
 pub mod recorder;
+pub mod records;
+
+pub use node::{Node, Said, assent, exchange, folder, get, run};
