@@ -145,10 +145,6 @@ impl<S: Storage> SnapshotRun<S> {
         self.bytes_since += bytes;
     }
 
-    pub fn is_running(&self) -> bool {
-        self.running.is_some()
-    }
-
     fn start(&mut self, durable: u64) {
         let (slices, inbox) = bounded::<Slice>(SLICES_UNDER_WAY);
         let (done, finished) = bounded(1);
