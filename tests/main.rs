@@ -48,5 +48,7 @@ mod rules_limits;
 mod rules_random;
 
 // Whatever happens to the node.
+/// A clock that jumps is not believed until an operator accepts it.
+mod clock;
 /// What was acknowledged survives kill -9 at any moment under load, on one folder, round after round.
 mod kill;

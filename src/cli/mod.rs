@@ -5,6 +5,7 @@
 //! client); here is only how it is asked for and how its answer is shown.
 
 pub mod client;
+mod clock;
 mod doctor;
 mod dump;
 mod journal;
@@ -58,6 +59,9 @@ enum Command {
     /// Read a data folder that no node is using: verify its frames, or print its events
     #[command(subcommand)]
     Journal(journal::JournalCommand),
+    /// Tell a node that doubts its clock what to think of it
+    #[command(subcommand)]
+    Clock(clock::ClockCommand),
     /// List every setting with its flag, variable, default and bound
     Settings(settings::SettingsArgs),
     Load(load::LoadArgs),
@@ -79,6 +83,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Journal(command) => journal::run(command),
+        Command::Clock(command) => clock::run(command),
         Command::Settings(args) => settings::run(args),
         Command::Load(args) => return load::run(args),
         Command::Noop(args) => return load::run_noop(args),
