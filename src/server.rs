@@ -322,9 +322,14 @@ impl ClockWatch {
             tracing::error!("{how}");
             reporters.clock.degraded(how);
         }
-        if doubted && std::fs::remove_file(data.join(ACCEPT_CLOCK_FILE)).is_ok() {
-            tracing::info!("the clock is accepted as it is");
-            gate.accept_clock();
+        // A word that comes without a doubt is taken away: it must not answer for the next one.
+        if std::fs::remove_file(data.join(ACCEPT_CLOCK_FILE)).is_ok() {
+            if doubted {
+                tracing::info!("the clock is accepted as it is");
+                gate.accept_clock();
+            } else {
+                tracing::info!("the clock is not in doubt: there is nothing to accept");
+            }
         }
         if !doubted && self.said {
             reporters.clock.serving();

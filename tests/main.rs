@@ -90,5 +90,22 @@ mod journal_damage;
 /// A full disk or folder refuses new work before it fails a frame, and takes work again when there is room.
 mod journal_full;
 
+// Whatever happens to the node.
+/// A clock that jumps is not believed until an operator accepts it.
+mod clock;
+/// Damage is refused with file, place and what to do; a torn tail is cut off; a folder is one node's.
+mod damage;
+/// A data folder of format version 1 is opened for ever.
+mod fixture;
+/// A full folder refuses opens, then votes; time, reading and stopping go on, and with room it all does.
+mod full_folder;
+/// Garbage and a thousand connections on both ports leave the node serving, its memory bounded.
+mod garbage;
 /// What was acknowledged survives kill -9 at any moment under load, on one folder, round after round.
 mod kill;
+/// Ten times what it can do is refused with a delay; memory stays bounded, and it passes.
+mod overload;
+/// Restarts with 1, 2, 4 and 1 shards keep everything, and older logs stay readable.
+mod shards;
+/// Votes survive a stop or failure of the disk at any call, whatever it kept of what was not synced.
+mod whole_node_crash;

@@ -5,6 +5,7 @@
 //! client); here is only how it is asked for and how its answer is shown.
 
 pub mod client;
+mod clock;
 mod doctor;
 mod dump;
 mod journal;
@@ -59,6 +60,9 @@ enum Command {
     /// Read a data folder: verify every byte of it, or print its events
     #[command(subcommand)]
     Journal(journal::JournalCommand),
+    /// Tell a node that doubts its clock what to think of it
+    #[command(subcommand)]
+    Clock(clock::ClockCommand),
     /// List every setting with its flag, variable, default and bound
     Settings(settings::SettingsArgs),
     Submit(client::SubmitArgs),
@@ -85,6 +89,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Journal(command) => journal::run(command),
+        Command::Clock(command) => clock::run(command),
         Command::Settings(args) => settings::run(args),
         Command::Submit(args) => client::submit(args),
         Command::Vote(args) => client::vote(args),

@@ -186,9 +186,7 @@ pub(super) fn read_log<S: Storage>(
     from: ReadFrom,
     replay: &mut impl Replay,
 ) -> Result<Recovered, Error> {
-    if storage.list(dir).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
-        return Err(Error::damaged(dir, 0, "the directory of a log is missing"));
-    }
+    must_exist(storage, dir)?;
     let (mut snapshot, skipped) = newest_snapshot(storage, dir, log)?;
     let summary = snapshot.as_ref().map(|snapshot| snapshot.summary());
     let chain = Chain::read(storage, dir, log)?;
@@ -262,6 +260,14 @@ pub(super) fn read_log<S: Storage>(
         return Err(Error::damaged(last_file, last_offset, what));
     }
     Ok(recovered)
+}
+
+/// A log that the meta file names has a directory.
+pub(super) fn must_exist<S: Storage>(storage: &S, dir: &Path) -> Result<(), Error> {
+    if storage.list(dir).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        return Err(Error::damaged(dir, 0, "the directory of a log is missing"));
+    }
+    Ok(())
 }
 
 /// Reads one segment's frames into `replay`; gives where they end.

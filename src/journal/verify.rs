@@ -1,11 +1,11 @@
 //! `assent journal verify`: reads every byte of a folder, changes none, and says what it found.
 
-use super::error::{Doing, Error};
+use super::error::Error;
 use super::folder::log_dir;
 use super::frame::BatchView;
 use super::meta::{self, FolderMeta};
 use super::posix::PosixStorage;
-use super::recovery::{ReadFrom, Replay, Torn, read_log};
+use super::recovery::{ReadFrom, Replay, Torn, must_exist, read_log};
 use super::segment::SegmentFile;
 use super::snapshot::{self, SliceView};
 use super::storage::Storage;
@@ -79,7 +79,7 @@ pub fn verify_on<S: Storage>(storage: &S, dir: &Path) -> Result<Report, Error> {
 
 fn verify_log<S: Storage>(storage: &S, dir: &Path, log: &meta::LogMeta, report: &mut LogReport) -> Result<(), Error> {
     let dir = log_dir(dir, log.ordinal);
-    storage.list(&dir).doing("list", &dir)?;
+    must_exist(storage, &dir)?;
     report.segments = SegmentFile::list(storage, &dir)?.len() as u64;
     let snapshots = snapshot::list(storage, &dir)?;
     report.snapshots = snapshots.len() as u64;

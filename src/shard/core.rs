@@ -22,6 +22,7 @@ use crate::model::{
 };
 use crate::queue::{Mailbox, Ring, thread_cpu_nanos};
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 use std::time::Instant;
 
 /// Votes decided before the loop looks at its commit again: at 50 ns each, under a millisecond.
@@ -442,6 +443,9 @@ impl<S: Storage> Drop for Core<S> {
     /// A shard that goes away with work in its hands tells the streams that wait for it; unary
     /// callers see their slot dropped.
     fn drop(&mut self) {
+        // Said before the ring is emptied: what is pushed behind that sees it (`Shards::ask`).
+        self.gate.shard_gone(self.index);
+        fence(Ordering::SeqCst);
         let outboxes = [std::mem::take(&mut self.building), std::mem::take(&mut self.committing)];
         for outbox in outboxes {
             outbox.runs.iter().for_each(|(stream, _)| stream.lose());
@@ -454,7 +458,6 @@ impl<S: Storage> Drop for Core<S> {
             }
         }
         self.tail.close();
-        self.gate.shard_gone(self.index);
     }
 }
 

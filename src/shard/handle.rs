@@ -12,6 +12,7 @@ use crate::queue::{Ring, reply};
 use std::cmp::Reverse;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 use std::task::{Context, Poll};
 
 /// A vote of a unary call.
@@ -377,6 +378,11 @@ impl Shards {
             Box::new(move || slot.answer(outcome))
         });
         self.inner.rings[shard].push(Work::Ask { ask, journal_bytes }).map_err(|_full| Refusal::Overloaded)?;
+        // A shard that ended meanwhile may have emptied its ring before this came: nobody would ever answer.
+        fence(Ordering::SeqCst);
+        if self.inner.gate.is_shard_gone() {
+            return Err(Refusal::Stopping);
+        }
         // A shard that ended drops the slot: whether it was done is unknown, and the node goes down.
         answer.wait().await.ok_or(Refusal::Stopping)
     }

@@ -163,6 +163,10 @@ pub fn start<S: Storage>(storage: S, options: &Options, metrics: &[Arc<ShardMetr
         threads.push(thread);
         if is_ready.recv().is_err() {
             let (shard, outcome) = ended.recv().expect("a shard that is not ready says why");
+            // Those before it run already, and hold the folder.
+            gate.finish();
+            bells.iter().for_each(|bell| bell.ring());
+            threads.into_iter().for_each(|thread| drop(thread.join()));
             return Err(Error::Shard { shard, message: outcome.err().unwrap_or_default() });
         }
     }

@@ -1,5 +1,6 @@
 //! What the promises need to be tested: no promise by itself.
 
+pub mod approvals;
 pub mod calls;
 pub mod crash_storage;
 mod node;
@@ -7,4 +8,4 @@ pub mod oracle;
 pub mod recorder;
 pub mod records;
 
-pub use node::{Node, PATIENCE, Said, assent, exchange, folder, get, run};
+pub use node::{Ended, Node, PATIENCE, Said, assent, exchange, folder, get, run};

@@ -66,6 +66,7 @@ struct Ready {
 /// A node that serves, or did until it was killed or stopped.
 pub struct Node {
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
     folder: Arc<TempDir>,
     process: Option<Process>,
     ready: Option<Ready>,
@@ -99,8 +100,18 @@ impl Node {
 
     /// As [`Node::start_on`], for a node that may well refuse to start.
     pub fn try_start_on(folder: Arc<TempDir>, arguments: &[&str]) -> Result<Node, Ended> {
+        Node::try_start_with(folder, arguments, &[])
+    }
+
+    /// As [`Node::try_start_on`], with these variables in its environment, at each restart too.
+    pub fn try_start_with(
+        folder: Arc<TempDir>,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<Node, Ended> {
         let arguments = arguments.iter().map(|argument| argument.to_string()).collect();
-        let mut node = Node { arguments, folder, process: None, ready: None };
+        let environment = environment.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        let mut node = Node { arguments, environment, folder, process: None, ready: None };
         node.spawn()?;
         Ok(node)
     }
@@ -125,6 +136,7 @@ impl Node {
         let mut command = assent();
         command.arg("serve").arg("--data").arg(self.data()).args(["--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
         command.arg("--ready-file").arg(&ready_file).args(&self.arguments);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary runs");
         let stderr = Arc::new(Mutex::new(String::new()));
         let lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
