@@ -293,8 +293,8 @@ impl Lane {
         }
         state.tally.repeats += repeats;
         state.in_flight -= u64::from(task.slice.count);
+        // Nobody waits for this room: there are as many calls as have room, and this one asks next.
         self.settle(state, &task.slice, task.started, refusals.len() as u32, now);
-        state.wake(1);
     }
 
     /// A call's answer never came: its items may count or not.
