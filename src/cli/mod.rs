@@ -14,6 +14,7 @@ mod probe;
 mod serve;
 mod settings;
 mod show;
+mod words;
 
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;

@@ -98,6 +98,8 @@ struct State {
     taken: u64,
     flights: VecDeque<Flight>,
     in_flight: u64,
+    /// `None` was given for a task: there is no more.
+    all_sent: bool,
     next_item: u64,
     acked_through: u64,
     waiting: VecDeque<Waker>,
@@ -175,6 +177,7 @@ impl Lane {
             taken: 0,
             flights: VecDeque::new(),
             in_flight: 0,
+            all_sent: false,
             next_item: 0,
             acked_through: 0,
             waiting: VecDeque::new(),
@@ -200,10 +203,14 @@ impl Lane {
         let state = &mut *self.state();
         let ended = self.phase.clock.end().is_some_and(|end| now >= end);
         if ended || self.phase.stop.load(Ordering::Relaxed) {
+            state.all_sent = true;
             return Poll::Ready(None);
         }
         let room = self.cut.in_flight - state.in_flight.min(self.cut.in_flight);
-        let Some((track, wanted)) = state.peek(&self.cut) else { return Poll::Ready(None) };
+        let Some((track, wanted)) = state.peek(&self.cut) else {
+            state.all_sent = true;
+            return Poll::Ready(None);
+        };
         let count = if self.cut.partial { u64::from(wanted).min(room) } else { u64::from(wanted) };
         let mut started = now;
         let starts_unit = state.planned.is_empty() || state.round_started.is_none();
@@ -297,8 +304,8 @@ impl Lane {
         }
         state.tally.repeats += repeats;
         state.in_flight -= u64::from(task.slice.count);
+        // Nobody waits for this room: there are as many calls as have room, and this one asks next.
         self.settle(state, &task.slice, task.started, refusals.len() as u32, now);
-        state.wake(1);
     }
 
     /// A call's answer never came: its items may count or not.
@@ -366,6 +373,11 @@ impl Lane {
         }
         state.recorder.flush(&self.phase.timeline);
         (std::mem::take(&mut state.tracks), state.tally, state.lag.clone())
+    }
+
+    /// Whether everything was sent that is to be sent.
+    pub fn all_sent(&self) -> bool {
+        self.state().all_sent
     }
 
     /// How many items wait for an answer.

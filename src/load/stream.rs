@@ -54,9 +54,11 @@ pub async fn run_generated(channel: Channel, lane: Arc<Lane>, layout: Layout) ->
     finished(&lane)
 }
 
+/// The node ended the stream, and well: it may do so after everything is answered.
 fn finished(lane: &Lane) -> Result<(), Status> {
     match lane.in_flight() {
-        0 => Ok(()),
+        0 if lane.all_sent() => Ok(()),
+        0 => Err(Status::unavailable("the node ended the stream before we did")),
         left => Err(Status::internal(format!("the node ended the stream with {left} items unanswered"))),
     }
 }
