@@ -22,8 +22,8 @@ const SMALL: &[&str] = &[
 const SHARDS: [usize; 4] = [1, 2, 4, 1];
 /// Each mode with what makes it last longer than a round, and short to verify.
 const MODES: [&[&str]; 5] = [
-    &["--mode=rows", "--approvals=3000", "--validators=400", "--required=300", "--batch=256", "--in-flight=4"],
-    &["--mode=columns", "--approvals=3000", "--validators=400", "--required=300", "--batch=256", "--in-flight=4"],
+    &["--mode=rows", "--approvals=3000", "--validators=400", "--required=300", "--batch=256", "--rate=400000"],
+    &["--mode=columns", "--approvals=3000", "--validators=400", "--required=300", "--batch=256", "--rate=400000"],
     &["--mode=lifecycle", "--approvals=500", "--batch=128", "--rate=6000"],
     &["--mode=open", "--approvals=500", "--in-flight=256", "--rate=8000"],
     &["--mode=unary", "--approvals=1000", "--validators=64", "--required=50", "--in-flight=64"],
