@@ -30,6 +30,12 @@ pub mod metrics;
 /// One core: owns an engine, a journal and the ends of its queues.
 pub mod shard;
 
+/// The archive that people query: PostgreSQL, or SQLite in the data folder.
+pub mod store;
+
+/// The way out: the archive, Kafka, files, each fed from the journal exactly once.
+pub mod sinks;
+
 /// The gRPC front: one method an rpc, one table from refusal to status, and the client.
 pub mod grpc;
 

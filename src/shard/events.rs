@@ -7,9 +7,10 @@
 use crate::journal::BatchView;
 use crate::model::codec::{CodecError, Record, decode};
 use crate::model::{
-    ApprovalId, ApprovalType, ContentHash, Decided, Decision, EventKind, EventRef, Micros, Outcome, Priority,
-    RequesterId, Tally,
+    ApprovalId, ApprovalType, ContentHash, Decided, Decision, EligibleSet, EventKind, EventRef, Micros, Opened,
+    Outcome, Priority, RequesterId, Tally, ValidatorId,
 };
+use bytes::Bytes;
 use std::sync::Arc;
 
 /// One event, for everyone who is told.
@@ -35,7 +36,8 @@ pub enum FeedKind {
         total: u16,
         created_at: Micros,
         expires_at: Micros,
-        content_bytes: usize,
+        /// From a complete reader only.
+        details: Option<Box<OpeningDetails>>,
     },
     Voted {
         validator: Arc<str>,
@@ -47,6 +49,15 @@ pub enum FeedKind {
     Expired {
         decided: Box<Decided>,
     },
+}
+
+/// What only those who keep openings need of one.
+#[derive(Clone, Debug)]
+pub struct OpeningDetails {
+    pub content: Bytes,
+    /// Of the request as sent.
+    pub digest: [u8; 16],
+    pub eligible: Option<Arc<EligibleSet>>,
 }
 
 impl FeedEvent {
@@ -69,6 +80,7 @@ impl FeedEvent {
 pub enum Unknown {
     Validator(u32),
     Requester(u32),
+    Set(u32),
 }
 
 /// Why a batch could not be read.
@@ -83,13 +95,34 @@ pub enum EventError {
 /// Reads one log's batches in order.
 pub struct EventReader {
     log_ordinal: u16,
+    is_complete: bool,
     validators: Vec<Option<Arc<str>>>,
     requesters: Vec<Option<RequesterId>>,
+    /// Of a complete reader.
+    sets: Vec<Option<Arc<EligibleSet>>>,
 }
 
 impl EventReader {
     pub fn new(log_ordinal: u16) -> EventReader {
-        EventReader { log_ordinal, validators: Vec::new(), requesters: Vec::new() }
+        EventReader {
+            log_ordinal,
+            is_complete: false,
+            validators: Vec::new(),
+            requesters: Vec::new(),
+            sets: Vec::new(),
+        }
+    }
+
+    /// A reader whose openings carry their details.
+    pub fn complete(log_ordinal: u16) -> EventReader {
+        EventReader { is_complete: true, ..EventReader::new(log_ordinal) }
+    }
+
+    /// A segment begins: what was defined before means nothing in it.
+    pub fn restart(&mut self) {
+        self.validators.clear();
+        self.requesters.clear();
+        self.sets.clear();
     }
 
     pub fn define_validator(&mut self, number: u32, name: Arc<str>) {
@@ -115,6 +148,16 @@ impl EventReader {
         match record {
             Record::DefineValidator { number, name } => self.define_validator(number.0, Arc::from(*name)),
             Record::DefineRequester { number, id } => self.define_requester(number.0, *id),
+            Record::DefineSet { number, digest, members } if self.is_complete => {
+                // Members are defined before the set, in the same segment. One that is not is missed by its
+                // first use: the set then stays unknown.
+                let names = members.iter().map(|member| get(&self.validators, member.0).map(AsRef::as_ref));
+                let members = names.map(|name| name.and_then(ValidatorId::parse)).collect::<Option<Vec<_>>>();
+                if let Some(mut members) = members {
+                    members.sort_unstable();
+                    put(&mut self.sets, number.0, Arc::new(EligibleSet { members, digest: *digest }));
+                }
+            }
             Record::DefineSet { .. } | Record::Event(_) => {}
         }
     }
@@ -137,20 +180,29 @@ impl EventReader {
             }
             let at = EventRef::new(self.log_ordinal, sequence - 1);
             let (approval_type, priority, requester, tally, kind) = match event.kind {
-                EventKind::Opened(opened) => (
-                    opened.approval_type,
-                    opened.priority,
-                    opened.requester,
-                    Tally::default(),
-                    FeedKind::Opened {
-                        content_hash: opened.content_hash,
-                        required: opened.required,
-                        total: opened.total,
-                        created_at: opened.created_at,
-                        expires_at: opened.expires_at,
-                        content_bytes: opened.content.len(),
-                    },
-                ),
+                EventKind::Opened(opened) => {
+                    let details = match self.details(&opened) {
+                        Ok(details) => details,
+                        Err(set) => {
+                            unknown.push(set);
+                            continue;
+                        }
+                    };
+                    (
+                        opened.approval_type,
+                        opened.priority,
+                        opened.requester,
+                        Tally::default(),
+                        FeedKind::Opened {
+                            content_hash: opened.content_hash,
+                            required: opened.required,
+                            total: opened.total,
+                            created_at: opened.created_at,
+                            expires_at: opened.expires_at,
+                            details,
+                        },
+                    )
+                }
                 EventKind::Voted(voted) => {
                     let Some(validator) = get(&self.validators, voted.validator.0).cloned() else {
                         unknown.push(Unknown::Validator(voted.validator.0));
@@ -199,6 +251,20 @@ impl EventReader {
         }
         into.truncate(kept);
         Err(EventError::Unknown(unknown))
+    }
+}
+
+impl EventReader {
+    fn details(&self, opened: &Opened<'_>) -> Result<Option<Box<OpeningDetails>>, Unknown> {
+        if !self.is_complete {
+            return Ok(None);
+        }
+        let eligible = match opened.eligible {
+            None => None,
+            Some(set) => Some(get(&self.sets, set.0).cloned().ok_or(Unknown::Set(set.0))?),
+        };
+        let content = Bytes::copy_from_slice(opened.content);
+        Ok(Some(Box::new(OpeningDetails { content, digest: opened.digest, eligible })))
     }
 }
 

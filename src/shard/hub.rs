@@ -499,6 +499,7 @@ impl Hub {
                     Known::Validator(number, name.as_str().into())
                 }
                 Unknown::Requester(number) => Known::Requester(number, turn.engine.requester_id(RequesterRef(number))),
+                Unknown::Set(_) => unreachable!("the hub's readers leave sets out"),
             });
             known.collect::<Vec<_>>()
         });

@@ -3,6 +3,7 @@
 //! `handle` is what fronts hold, `feed` what followers hold; `core` is one turn of the loop without
 //! any I/O of its own; `executor` runs it on a plain thread or on glommio; `recovery` brings it back.
 
+mod archived;
 mod clock;
 mod core;
 mod events;
@@ -21,8 +22,9 @@ mod stream;
 mod work;
 
 pub use crate::engine::Limits;
+pub use archived::ArchiveMarks;
 pub use clock::{Clock, JUMP_MICROS, MachineTime, Reading, TimeSource};
-pub use events::{EventError, EventReader, FeedEvent, FeedKind, Unknown};
+pub use events::{EventError, EventReader, FeedEvent, FeedKind, OpeningDetails, Unknown};
 pub use executor::{ExecutorOptions, glommio_works};
 pub use feed::{FrameCopy, Tail};
 pub use full::FullReader;

@@ -17,7 +17,6 @@ pub enum PastError {
 pub struct Past {
     log: LogReader,
     events: EventReader,
-    ordinal: u16,
     /// The next sequence to give.
     next: u64,
     positioned: bool,
@@ -26,8 +25,16 @@ pub struct Past {
 impl Past {
     /// A reader of `log` in the data folder `dir`, before the event `next`.
     pub fn open(dir: &Path, log: &LogMeta, next: u64) -> Result<Past, PastError> {
-        let reader = LogReader::open(dir, log)?;
-        Ok(Past { log: reader, events: EventReader::new(log.ordinal), ordinal: log.ordinal, next, positioned: false })
+        Past::with(dir, log, next, EventReader::new(log.ordinal))
+    }
+
+    /// The same, with the details of openings: for those who keep them.
+    pub fn open_complete(dir: &Path, log: &LogMeta, next: u64) -> Result<Past, PastError> {
+        Past::with(dir, log, next, EventReader::complete(log.ordinal))
+    }
+
+    fn with(dir: &Path, log: &LogMeta, next: u64, events: EventReader) -> Result<Past, PastError> {
+        Ok(Past { log: LogReader::open(dir, log)?, events, next, positioned: false })
     }
 
     /// The next sequence that it gives.
@@ -53,7 +60,7 @@ impl Past {
         let Some(frame) = self.log.next(durable)? else { return Ok(false) };
         for batch in frame.batches() {
             if batch.segment_start {
-                self.events = EventReader::new(self.ordinal);
+                self.events.restart();
             }
             self.events.events(&batch, self.next, into)?;
         }
@@ -64,7 +71,8 @@ impl Past {
     /// Definitions stand anywhere before their use in the same segment: reads them from its start.
     fn position(&mut self) -> Result<(), PastError> {
         let segment = self.log.segment_of(self.next)?;
-        let mut events = EventReader::new(self.ordinal);
+        let events = &mut self.events;
+        events.restart();
         let mut outcome = Ok(());
         self.log.batches(segment, self.next - 1, |batch| {
             if outcome.is_ok() {
@@ -73,7 +81,7 @@ impl Past {
         })?;
         outcome?;
         self.log.seek(self.next)?;
-        (self.events, self.positioned) = (events, true);
+        self.positioned = true;
         Ok(())
     }
 }

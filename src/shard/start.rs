@@ -7,7 +7,7 @@ use super::gate::Gate;
 use super::handle::LogName;
 use super::recovery::{self, RecoveredShard, ShardReport};
 use super::snapshot::{SnapshotOptions, SnapshotRun};
-use super::{Answer, Error, Feed, FullReader, Shards, Tail, Work};
+use super::{Answer, ArchiveMarks, Error, Feed, FullReader, Shards, Tail, Work};
 use crate::engine::{Limits, Pool};
 use crate::journal::{self, BATCH_HEADER_BYTES, FRAME_HEADER_BYTES, Folder, Log, SnapshotWriter, Storage};
 use crate::metrics::ShardMetrics;
@@ -49,6 +49,8 @@ pub struct Started {
     pub shards: Shards,
     pub gate: Arc<Gate>,
     pub feed: Feed,
+    /// Set by whoever archives.
+    pub archive: ArchiveMarks,
     /// A task on the fronts' runtime runs what comes out of it.
     pub answers: Mailbox<Vec<Answer>>,
     pub reports: Vec<ShardReport>,
@@ -119,6 +121,8 @@ pub fn start<S: Storage>(storage: S, options: &Options, metrics: &[Arc<ShardMetr
     let meta = folder.meta();
 
     let gate = Arc::new(Gate::new(options.shards));
+    let current = meta.current().map_or(&[][..], |generation| &generation.logs);
+    let archive = ArchiveMarks::new(current.iter().map(|log| LogId(log.id)));
     let answers = Mailbox::new();
     let follower = Arc::new(Bell::new());
     let (report_end, ended) = bounded(options.shards);
@@ -186,6 +190,7 @@ pub fn start<S: Storage>(storage: S, options: &Options, metrics: &[Arc<ShardMetr
         shards,
         gate,
         feed,
+        archive,
         answers,
         reports,
         deployment,
