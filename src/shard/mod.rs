@@ -21,6 +21,7 @@ mod stream;
 mod work;
 
 pub use crate::engine::Limits;
+pub use crate::queue::Wait;
 pub use clock::{Clock, JUMP_MICROS, MachineTime, Reading, TimeSource};
 pub use events::{EventError, EventReader, FeedEvent, FeedKind, Unknown};
 pub use executor::{ExecutorOptions, glommio_works};
