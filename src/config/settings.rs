@@ -142,7 +142,7 @@ pub static SETTINGS: &[Setting] = &[
     setting!("shard.pin", "pin", Switch, Fixed("false"),
         "Bind each shard's thread to a core.", shard.pin),
     setting!("shard.spin_micros", "spin-micros", Number { min: 0, max: 1_000 }, Fixed("200"),
-        "How long a lone caller's shard stays awake for its next call, while such waits are short; 0: sleeps at once.", shard.spin_micros),
+        "How long a lone caller's shard stays awake for its next call, while waits are short; 0: sleeps.", shard.spin_micros),
     setting!("shard.ring_slots", "ring-slots", PowerOfTwo { min: 16, max: 1 << 20 }, Fixed("8192"),
         "Messages that wait for one shard; beyond that: OVERLOADED, or flow control on streams.", shard.ring_slots),
 

@@ -38,16 +38,15 @@ impl<T> Reply<T> {
     /// The same, for an answer that may come soon.
     pub async fn wait_awake(mut self, wait: Wait) -> Option<T> {
         poll_fn(|context| {
+            if !wait.looks_again(context) {
+                return Pin::new(&mut self.0).poll(context).map(Result::ok);
+            }
             // Looked at without leaving a waker: who is awake needs no wake-up, which is most of what answering costs.
             match self.0.try_recv() {
-                Ok(answer) => return Poll::Ready(Some(answer)),
-                Err(TryRecvError::Closed) => return Poll::Ready(None),
-                Err(TryRecvError::Empty) => {}
+                Ok(answer) => Poll::Ready(Some(answer)),
+                Err(TryRecvError::Closed) => Poll::Ready(None),
+                Err(TryRecvError::Empty) => Poll::Pending,
             }
-            if wait.looks_again(context) {
-                return Poll::Pending;
-            }
-            Pin::new(&mut self.0).poll(context).map(Result::ok)
         })
         .await
     }
