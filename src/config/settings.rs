@@ -141,8 +141,8 @@ pub static SETTINGS: &[Setting] = &[
         "Threads that own approvals, each with its own journal. May change between two starts.", shard.count, true),
     setting!("shard.pin", "pin", Switch, Fixed("false"),
         "Bind each shard's thread to a core.", shard.pin),
-    setting!("shard.spin_micros", "spin-micros", Number { min: 0, max: 1_000 }, Fixed("0"),
-        "How long an idle shard looks at its queue before it sleeps.", shard.spin_micros),
+    setting!("shard.spin_micros", "spin-micros", Number { min: 0, max: 1_000 }, Fixed("200"),
+        "How long a lone caller's shard stays awake for its next call, while waits are short; 0: sleeps.", shard.spin_micros),
     setting!("shard.ring_slots", "ring-slots", PowerOfTwo { min: 16, max: 1 << 20 }, Fixed("8192"),
         "Messages that wait for one shard; beyond that: OVERLOADED, or flow control on streams.", shard.ring_slots),
 

@@ -11,7 +11,7 @@ use super::status::{self, invalid_field};
 use super::stopping::{End, Ends};
 use super::watch::{self, Followed, WatchEnd};
 use super::{Caller, Stopping};
-use crate::shard::StreamRefusal;
+use crate::shard::{StreamRefusal, Wait};
 use crate::wire::{AckRefusal, StreamItem, StreamParser, encode_ack, v1};
 use bytes::Bytes;
 use futures_util::Stream;
@@ -25,6 +25,8 @@ use tonic::{Code, Status};
 
 /// Refusals in one message: 1 MiB is the bound of an answer, and each takes 17 bytes at most.
 const REFUSALS_MAX: usize = 60_000;
+/// With more items than these unanswered, a stream sleeps until it is woken: they take their time.
+const AWAKE_ITEMS_MAX: u64 = 16;
 /// Messages read in one poll, so that acknowledgements and other calls get their turn.
 const MESSAGES_A_POLL: usize = 256;
 /// Items read in one poll.
@@ -39,6 +41,10 @@ pub(super) struct VoteStream<S> {
     parser: StreamParser,
     /// Last acknowledgement sent.
     told: u64,
+    /// For what is not answered.
+    wait: Option<Wait>,
+    /// The last poll left no waker with the shards: the next comes by itself.
+    is_awake: bool,
     refusals: Vec<StreamRefusal>,
     deps: Arc<Deps>,
     caller: Caller,
@@ -68,6 +74,8 @@ where
             intake: Intake::new(deps.shards.clone(), deps.shards.ledger(), &deps.limits),
             parser: StreamParser::new(deps.limits.batch_items_max),
             told: 0,
+            wait: None,
+            is_awake: false,
             refusals: Vec::new(),
             caller,
             ends: Ends::new(&deps.stopping, deadline),
@@ -135,6 +143,7 @@ where
         }
         let through = self.intake.refusals(REFUSALS_MAX, &mut self.refusals);
         self.told = through;
+        self.wait = None;
         let refusals: Vec<AckRefusal> = self.refusals.iter().map(ack_refusal).collect();
         let mut bytes = Vec::new();
         encode_ack(&mut bytes, through, &refusals);
@@ -210,6 +219,26 @@ where
         None
     }
 
+    /// Nothing to do: looks again soon when that pays, or leaves it to a wake-up.
+    fn stay_or_sleep(&mut self, context: &mut Context<'_>, is_registered: bool) {
+        let unanswered = self.intake.numbered() - self.intake.acked();
+        if !(1..=AWAKE_ITEMS_MAX).contains(&unanswered) {
+            self.wait = None;
+        } else if self.wait.get_or_insert_with(|| self.deps.shards.begin_wait()).looks_again(context) {
+            self.intake.ledger().unregister();
+            self.is_awake = true;
+            return;
+        }
+        if !is_registered {
+            self.intake.ledger().register(context.waker());
+            // Progress from before that woke nobody.
+            self.intake.look();
+            if self.intake.acked() != self.told || self.intake.ledger().is_lost() {
+                context.waker().wake_by_ref();
+            }
+        }
+    }
+
     /// What ends the stream from outside: its deadline at once, a stopping node after what is in flight.
     fn look_at_ends(&mut self, context: &mut Context<'_>) -> Option<Status> {
         if self.intake.ledger().is_lost() {
@@ -247,7 +276,10 @@ where
             return Poll::Ready(None);
         }
         // Before the look, so that no progress in between is missed.
-        this.intake.ledger().register(context.waker());
+        let is_registered = !std::mem::take(&mut this.is_awake);
+        if is_registered {
+            this.intake.ledger().register(context.waker());
+        }
         if let Some(status) = this.look_at_ends(context) {
             this.done = true;
             return Poll::Ready(Some(Err(status)));
@@ -271,6 +303,7 @@ where
             this.done = true;
             return Poll::Ready(None);
         }
+        this.stay_or_sleep(context, is_registered);
         Poll::Pending
     }
 }

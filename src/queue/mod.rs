@@ -11,6 +11,7 @@ mod nudge;
 mod reply;
 mod ring;
 mod thread;
+mod vigil;
 mod wait;
 
 pub use alarm::Alarm;
@@ -20,4 +21,5 @@ pub use nudge::{Progress, Watchdog};
 pub use reply::{Reply, ReplySlot, reply};
 pub use ring::Ring;
 pub use thread::{eventfd, pin_this_thread, thread_cpu_nanos};
+pub use vigil::{Vigil, Wait};
 pub use wait::block_on;

@@ -1,6 +1,11 @@
 //! The slot of one answer. Dropped unanswered (a shard that died), it tells the one who waits.
 
+use super::Wait;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
 use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
 
 /// Where the answer goes; used once.
 pub struct ReplySlot<T>(oneshot::Sender<T>);
@@ -28,5 +33,21 @@ impl<T> Reply<T> {
     /// `None`: the shard went away without an answer; what was asked is unknown.
     pub async fn wait(self) -> Option<T> {
         self.0.await.ok()
+    }
+
+    /// The same, for an answer that may come soon.
+    pub async fn wait_awake(mut self, wait: Wait) -> Option<T> {
+        poll_fn(|context| {
+            if !wait.looks_again(context) {
+                return Pin::new(&mut self.0).poll(context).map(Result::ok);
+            }
+            // Looked at without leaving a waker: who is awake needs no wake-up, which is most of what answering costs.
+            match self.0.try_recv() {
+                Ok(answer) => Poll::Ready(Some(answer)),
+                Err(TryRecvError::Closed) => Poll::Ready(None),
+                Err(TryRecvError::Empty) => Poll::Pending,
+            }
+        })
+        .await
     }
 }

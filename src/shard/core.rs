@@ -35,6 +35,9 @@ const CHUNK_VOTES: usize = 256;
 /// Expiries a turn (design: a mass expiry never stops the shard).
 const TURN_EXPIRIES_MAX: usize = 1_024;
 
+/// So few answers are handed out from here; more go as one letter, because a wake-up is cheaper on the front's
+/// own threads.
+const HANDED_OUT_MAX: usize = 2;
 /// The limit that an opening too long for any frame is refused by.
 pub(super) const FRAME_BYTES_MAX: &str = "frame_bytes_max";
 
@@ -57,6 +60,8 @@ pub struct Core<S: Storage> {
     stalled: Option<Work>,
     building: Outbox,
     committing: Outbox,
+    /// For `take_taken`.
+    taken: usize,
     chunk_votes: usize,
     commands: Vec<VoteCommand<'static>>,
     bad: Vec<(u32, Refusal)>,
@@ -138,6 +143,7 @@ impl<S: Storage> Core<S> {
             stalled: None,
             building: Outbox::default(),
             committing: Outbox::default(),
+            taken: 0,
             chunk_votes,
             commands: Vec::with_capacity(chunk_votes),
             bad: Vec::new(),
@@ -151,6 +157,11 @@ impl<S: Storage> Core<S> {
     /// Whether there is something to do now, besides what the clock brings.
     pub(super) fn has_work(&self) -> bool {
         self.running.is_some() || self.stalled.is_some() || !self.ring.is_empty() || self.snapshot.wants_turn()
+    }
+
+    /// What the turns since the last question took up: works, and their cost in votes (`in_votes`).
+    pub(super) fn take_taken(&mut self) -> usize {
+        std::mem::take(&mut self.taken)
     }
 
     /// Steps 1 to 3: drain, decide, apply, append.
@@ -194,6 +205,7 @@ impl<S: Storage> Core<S> {
                 break;
             }
         }
+        self.taken += works + votes;
         self.log.end_batch();
         self.snapshot.turn(&self.engine, self.log.last_appended());
         if works > 0 {
@@ -425,7 +437,9 @@ impl<S: Storage> Core<S> {
         for (stream, _) in outbox.runs.drain(..) {
             stream.wake_front();
         }
-        if !outbox.answers.is_empty() {
+        if outbox.answers.len() <= HANDED_OUT_MAX {
+            outbox.answers.drain(..).for_each(|answer| answer());
+        } else {
             self.mailbox.send(std::mem::take(&mut outbox.answers));
         }
     }

@@ -11,10 +11,18 @@ use crate::queue::{Alarm, Announced, Bell, Progress, Watchdog};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// Two calls, in votes (`Core::take_taken`): what a lone caller brings, and room for one more.
+const LITTLE: usize = 48;
+/// So many short lulls with little between them, one after the other, are a lone caller; under load a few such
+/// happen by chance.
+const LONE: u32 = 8;
+/// About 2 us.
+const LOOKS_A_YIELD: u32 = 64;
+
 /// How a shard's thread behaves when it has nothing to do, and where it runs.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ExecutorOptions {
-    /// Look at the ring this long before sleeping; 0: sleep at once.
+    /// A lone caller is waited for, and waits, this long before sleeping; 0: sleep at once.
     pub spin_micros: u64,
     /// The core to stay on; `None`: wherever the kernel likes.
     pub pin_core: Option<usize>,
@@ -35,6 +43,7 @@ pub(super) async fn run<S: Storage>(
     mut idle: impl Idle,
     options: ExecutorOptions,
 ) -> Result<(), journal::Error> {
+    let mut lulls = Lulls::new(Duration::from_micros(options.spin_micros));
     loop {
         let worked = core.turn();
         idle.moved();
@@ -52,26 +61,59 @@ pub(super) async fn run<S: Storage>(
         if core.gate.is_finishing() && !core.has_work() {
             return Ok(());
         }
-        if options.spin_micros > 0 && spin(&core, options.spin_micros) {
+        let began = Instant::now();
+        if lulls.stays_awake(core.take_taken()) && spin(&core, lulls.limit) {
+            lulls.took(began.elapsed());
             continue;
         }
         let timeout = core.due_in_micros().map(Duration::from_micros);
         let (ring, gate, snapshot) = (&core.ring, &core.gate, &core.snapshot);
         idle.wait(timeout, || !ring.is_empty() || gate.is_finishing() || snapshot.wants_turn()).await;
+        lulls.took(began.elapsed());
     }
 }
 
-fn spin<S: Storage>(core: &Core<S>, micros: u64) -> bool {
-    let until = Instant::now() + Duration::from_micros(micros);
-    while Instant::now() < until {
-        for _ in 0..64 {
+/// Whether a lull is worth staying awake for: the last ones were short, and little came between them, as from one
+/// caller that waits for its answer. A shard that has much to do is woken by many, and its core is wanted.
+struct Lulls {
+    /// Nobody stays awake for longer; zero: nobody does.
+    limit: Duration,
+    short: u32,
+}
+
+impl Lulls {
+    fn new(limit: Duration) -> Lulls {
+        Lulls { limit, short: 0 }
+    }
+
+    /// `taken` is what was done since the last lull.
+    fn stays_awake(&mut self, taken: usize) -> bool {
+        if taken > LITTLE {
+            self.short = 0;
+        }
+        self.short >= LONE
+    }
+
+    fn took(&mut self, lull: Duration) {
+        self.short = if lull < self.limit { self.short.saturating_add(1) } else { 0 };
+    }
+}
+
+/// Looks until there is work or the time is over; in between the core is there for others.
+fn spin<S: Storage>(core: &Core<S>, limit: Duration) -> bool {
+    let began = Instant::now();
+    loop {
+        for _ in 0..LOOKS_A_YIELD {
             if core.has_work() {
                 return true;
             }
             std::hint::spin_loop();
         }
+        if began.elapsed() >= limit {
+            return false;
+        }
+        std::thread::yield_now();
     }
-    false
 }
 
 /// Sleeps on its own thread.
@@ -186,4 +228,32 @@ pub(super) fn run_glommio<S: Storage>(
         })?;
         run(core, ReadEvent { bell, file, alarm, progress }, options).await
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lone_caller_is_waited_for_and_nobody_else() {
+        let limit = Duration::from_micros(100);
+        let mut lulls = Lulls::new(limit);
+        for _ in 0..LONE {
+            assert!(!lulls.stays_awake(LITTLE), "a few short lulls are chance");
+            lulls.took(limit / 2);
+        }
+        assert!(lulls.stays_awake(LITTLE));
+        lulls.took(limit);
+        assert!(!lulls.stays_awake(LITTLE), "an idle shard sleeps");
+        (0..LONE).for_each(|_| lulls.took(limit / 2));
+        assert!(!lulls.stays_awake(LITTLE + 1), "much at once is load");
+        assert!(!lulls.stays_awake(LITTLE), "and is remembered");
+    }
+
+    #[test]
+    fn without_a_limit_nobody_stays_awake() {
+        let mut lulls = Lulls::new(Duration::ZERO);
+        (0..2 * LONE).for_each(|_| lulls.took(Duration::ZERO));
+        assert!(!lulls.stays_awake(0));
+    }
 }

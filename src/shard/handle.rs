@@ -8,7 +8,7 @@ use crate::model::{
     ApprovalId, ApprovalState, ApprovalType, Decision, EventRef, LogId, Micros, OpenRequest, PARTITIONS, PartitionKey,
     Priority, Refusal, RequesterId, Status, ValidatorId, ValidatorRef, VoteAnswer, VoteCommand, VoteExtras,
 };
-use crate::queue::{Ring, reply};
+use crate::queue::{Ring, Vigil, Wait, reply};
 use std::cmp::Reverse;
 use std::ops::Range;
 use std::sync::Arc;
@@ -118,6 +118,7 @@ struct Inner {
     full: FullReader,
     /// What one question may need of the journal: a frame of its own.
     batch_bytes_max: usize,
+    vigil: Arc<Vigil>,
 }
 
 /// Touching an overdue approval makes its event: so many fit the smallest frame.
@@ -128,6 +129,7 @@ const _: () = assert!(STATUSES_AT_ONCE * engine::EXPIRY_BYTES_MAX < 60 << 10);
 const SLICE_APPROVALS: usize = 4_096;
 
 impl Shards {
+    #[allow(clippy::too_many_arguments)]
     pub(super) fn new(
         key: PartitionKey,
         rings: Vec<Arc<Ring<Work>>>,
@@ -136,12 +138,13 @@ impl Shards {
         gate: Arc<Gate>,
         full: FullReader,
         batch_bytes_max: usize,
+        vigil: Arc<Vigil>,
     ) -> Shards {
         let mut owner = vec![0; PARTITIONS as usize];
         for (shard, range) in partitions.iter().enumerate() {
             owner[range.start as usize..range.end as usize].fill(shard as u16);
         }
-        Shards { inner: Arc::new(Inner { key, rings, owner, partitions, logs, gate, full, batch_bytes_max }) }
+        Shards { inner: Arc::new(Inner { key, rings, owner, partitions, logs, gate, full, batch_bytes_max, vigil }) }
     }
 
     pub fn count(&self) -> usize {
@@ -340,6 +343,11 @@ impl Shards {
         Arc::new(StreamLedger::new(self.count()))
     }
 
+    /// A wait for a shard's answer begins.
+    pub fn begin_wait(&self) -> Wait {
+        self.inner.vigil.begin()
+    }
+
     /// Pushes what `work` holds to `shard`; a full ring leaves it there and wakes the task later
     /// (flow control). `StreamLedger::sending` comes before the first try.
     pub fn poll_push(&self, context: &mut Context<'_>, shard: usize, work: &mut Option<Work>) -> Poll<()> {
@@ -372,6 +380,7 @@ impl Shards {
         if self.inner.gate.is_shard_gone() {
             return Err(Refusal::Stopping);
         }
+        let wait = self.begin_wait();
         let (slot, answer) = reply();
         let ask: Ask = Box::new(move |turn: &mut Turn<'_>| -> Answer {
             let outcome = question(turn);
@@ -384,7 +393,7 @@ impl Shards {
             return Err(Refusal::Stopping);
         }
         // A shard that ended drops the slot: whether it was done is unknown, and the node goes down.
-        answer.wait().await.ok_or(Refusal::Stopping)
+        answer.wait_awake(wait).await.ok_or(Refusal::Stopping)
     }
 }
 

@@ -22,6 +22,7 @@ mod stream;
 mod work;
 
 pub use crate::engine::Limits;
+pub use crate::queue::Wait;
 pub use archived::ArchiveMarks;
 pub use clock::{Clock, JUMP_MICROS, MachineTime, Reading, TimeSource};
 pub use events::{EventError, EventReader, FeedEvent, FeedKind, OpeningDetails, Unknown};

@@ -12,11 +12,12 @@ use crate::engine::{Limits, Pool};
 use crate::journal::{self, BATCH_HEADER_BYTES, FRAME_HEADER_BYTES, Folder, Log, SnapshotWriter, Storage};
 use crate::metrics::ShardMetrics;
 use crate::model::LogId;
-use crate::queue::{Bell, Mailbox, Ring};
+use crate::queue::{Bell, Mailbox, Ring, Vigil};
 use crossbeam::channel::{Receiver, bounded};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// Which thread a shard runs on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -110,6 +111,15 @@ impl Started {
     }
 }
 
+/// A call stays awake over the shard's wait and a sync: the first alone would end just before the answer. Where
+/// there is one core, whoever is awake keeps the other from working.
+fn front_vigil(spin_micros: u64) -> Duration {
+    match std::thread::available_parallelism() {
+        Ok(cores) if cores.get() > 1 => Duration::from_micros(spin_micros * 3 / 2),
+        _ => Duration::ZERO,
+    }
+}
+
 /// Recovers the folder and starts a thread a shard.
 pub fn start<S: Storage>(storage: S, options: &Options, metrics: &[Arc<ShardMetrics>]) -> Result<Started, Error> {
     assert_eq!(metrics.len(), options.shards, "a block of metrics a shard");
@@ -182,7 +192,8 @@ pub fn start<S: Storage>(storage: S, options: &Options, metrics: &[Arc<ShardMetr
         .collect();
     let full = FullReader::start(&options.data, meta.clone(), tails.clone()).map_err(Error::Thread)?;
     let batch_bytes_max = options.journal.frame_bytes_max - FRAME_HEADER_BYTES - BATCH_HEADER_BYTES;
-    let shards = Shards::new(key, rings, partitions, logs, gate.clone(), full, batch_bytes_max);
+    let vigil = Arc::new(Vigil::new(front_vigil(options.executor_options.spin_micros)));
+    let shards = Shards::new(key, rings, partitions, logs, gate.clone(), full, batch_bytes_max, vigil);
     let feed =
         Feed::start(options.data.clone(), meta.clone(), tails, follower, shards.clone()).map_err(Error::Thread)?;
     let (deployment, generation) = (meta.deployment, meta.current().map_or(0, |current| current.number));

@@ -110,6 +110,11 @@ impl StreamLedger {
         self.front.register(waker);
     }
 
+    /// Front: no wake; the task looks by itself.
+    pub fn unregister(&self) {
+        self.front.take();
+    }
+
     /// Front: a shard went away with items of this stream; what became of them is unknown.
     pub fn is_lost(&self) -> bool {
         self.lost.load(Ordering::Acquire)

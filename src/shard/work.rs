@@ -23,7 +23,7 @@ pub struct OpenItem {
 }
 
 /// Runs on the shard's thread, in a turn; what it returns runs after the commit of that turn, on the
-/// front's runtime.
+/// front's runtime or, of a commit with few, on the shard's thread: it only wakes.
 pub type Ask = Box<dyn FnOnce(&mut Turn<'_>) -> Answer + Send>;
 
 /// Delivers an answer.
