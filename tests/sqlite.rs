@@ -4,9 +4,10 @@ use crate::support::archive::*;
 use crate::support::{calls, folder, run};
 use assent::model::{Decision, Micros, ValidatorId};
 use assent::store::sqlite::{FILE, Options, Sqlite};
-use assent::store::{ListFilter, Store, Writer};
+use assent::store::{ListFilter, Store};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Set in a child process of this very test: the folder whose archive it writes until it is ended.
@@ -155,8 +156,42 @@ fn a_file_that_is_locked() {
     assert_eq!(wait(database.store().approvals(vec![id])), Ok(vec![None]));
     other.execute_batch("ROLLBACK").expect("it was begun");
     writer.write(&batch).expect("nobody holds it");
-    // A file that another holds for itself alone cannot even be opened.
-    drop(other);
+}
+
+/// Readers that overlap without end do not make the log grow without end.
+#[test]
+fn the_log_is_bounded() {
+    let database = SqliteFile::with(|options| options.log_bytes_max = 1 << 20);
+    let mut writer = writer(database.store());
+    let done = AtomicBool::new(false);
+    let read = |offset: u64| {
+        let connection = database.connect();
+        std::thread::sleep(Duration::from_millis(offset));
+        let start = Instant::now();
+        while !done.load(Ordering::Relaxed) && start.elapsed() < Duration::from_secs(30) {
+            connection.execute_batch("BEGIN; SELECT COUNT(*) FROM archive_positions;").expect("it reads");
+            std::thread::sleep(Duration::from_millis(4));
+            connection.execute_batch("COMMIT").expect("it was begun");
+        }
+    };
+    std::thread::scope(|scope| {
+        for offset in 0..3 {
+            let read = &read;
+            scope.spawn(move || read(offset));
+        }
+        let mut log = Log::default();
+        for _ in 0..100 {
+            for _ in 0..APPROVALS_A_BATCH {
+                let number = log.sequence;
+                log.open(number, |new| new.content = vec![7; 2_000].into());
+            }
+            log.write(&mut *writer);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    let wal = database.folder.path().join(format!("{FILE}-wal"));
+    let bytes = std::fs::metadata(wal).expect("it is there").len();
+    assert!(bytes < 3 << 20, "{bytes} bytes of log for 10 MB of rows");
 }
 
 /// Eight at once on a new folder: one makes the schema, all find it, and one deployment adopts it.

@@ -9,8 +9,8 @@
 //! system and the disk keep what fsync promised. A torn write of the log is found by its checksums, and
 //! cut off with the transaction that it belongs to. Not on a network file system: WAL needs shared memory.
 //!
-//! Settings, each measured with `cargo bench --bench store` (2 cores, batches of 10,000 events): see
-//! [`prepare_writer`]. Memory-mapped reads stay off: with them an I/O error is a SIGBUS, not an error.
+//! Memory-mapped reads stay off: with them an I/O error is a SIGBUS, not an error. What a writer takes is
+//! measured by `cargo bench --bench store`.
 
 pub mod error;
 mod list;
@@ -33,11 +33,13 @@ use writer::SqliteWriter;
 pub const FILE: &str = "archive.sqlite";
 
 const PAGE_BYTES: u32 = 4_096;
-/// The log goes into the file when it has grown by this many pages (16 MiB).
+/// The log goes into the file when it holds this many pages (16 MiB): a page that several commits
+/// changed is then written there once.
 const CHECKPOINT_PAGES: u32 = 4_096;
 /// What the log's file is cut back to after that.
 const LOG_BYTES_KEPT: u32 = 64 << 20;
-/// Pages that a connection keeps in memory.
+/// Pages that a connection keeps in memory: a whole transaction's, and those where ids of the last
+/// minutes stand.
 const WRITER_CACHE_KIB: u32 = 64 << 10;
 const READER_CACHE_KIB: u32 = 8 << 10;
 
@@ -54,6 +56,8 @@ pub struct Options {
     pub read_timeout: Duration,
     /// How long a write waits for another process's lock.
     pub lock_timeout: Duration,
+    /// Where the log has grown beyond this, a write waits for readers so that it can start over.
+    pub log_bytes_max: u64,
     /// The file grows no further than this; `None`: as far as the disk goes.
     pub bytes_max: Option<u64>,
 }
@@ -66,6 +70,7 @@ impl Options {
             reads_waiting_max: 256,
             read_timeout: Duration::from_secs(5),
             lock_timeout: Duration::from_secs(5),
+            log_bytes_max: 256 << 20,
             bytes_max: None,
         }
     }
@@ -109,7 +114,6 @@ fn connect_writer(options: &Options) -> Result<Connection, Error> {
     Ok(connection)
 }
 
-/// Page size and cache as measured; see the module's doc.
 fn prepare_writer(connection: &Connection, options: &Options) -> rusqlite::Result<()> {
     connection.busy_timeout(options.lock_timeout)?;
     connection.pragma_update(None, "page_size", PAGE_BYTES)?;
@@ -167,7 +171,8 @@ impl Store for Sqlite {
     }
 
     fn writer(&self) -> Result<Box<dyn Writer>, Error> {
-        Ok(Box::new(SqliteWriter::new(connect_writer(&self.options)?)))
+        let log_pages_max = self.options.log_bytes_max / u64::from(PAGE_BYTES);
+        Ok(Box::new(SqliteWriter::new(connect_writer(&self.options)?, log_pages_max)))
     }
 
     fn approvals(&self, ids: Vec<ApprovalId>) -> BoxFuture<'_, Result<Vec<Option<Archived>>, Error>> {

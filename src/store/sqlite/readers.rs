@@ -2,7 +2,6 @@
 //!
 //! SQLite blocks, the fronts must not. Each read gets a deadline when it is asked for: one still
 //! waiting then is answered without being begun, one under way is stopped by SQLite's progress handler.
-//! Reads being bounded bounds the log too: it can be written over once no reader needs its beginning.
 
 use super::error::{at_open, of};
 use super::{Options, connect_reader};

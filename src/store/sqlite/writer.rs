@@ -31,12 +31,24 @@ const REJECT: &str =
 
 pub struct SqliteWriter {
     connection: Connection,
+    log_pages_max: u64,
     sets_known: HashSet<[u8; 32]>,
 }
 
 impl SqliteWriter {
-    pub fn new(connection: Connection) -> SqliteWriter {
-        SqliteWriter { connection, sets_known: HashSet::new() }
+    pub fn new(connection: Connection, log_pages_max: u64) -> SqliteWriter {
+        SqliteWriter { connection, log_pages_max, sets_known: HashSet::new() }
+    }
+
+    /// SQLite starts its log over at a commit when no reader needs it any more. Where reads overlap without
+    /// end that moment never comes by itself: then readers are waited for, at most as long as for a lock.
+    fn bound_log(&self) -> rusqlite::Result<()> {
+        let pages: u64 = self.connection.query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| row.get(1))?;
+        if pages > self.log_pages_max {
+            // Whether it waited in vain is in the answer: then the next commit tries again.
+            self.connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()))?;
+        }
+        Ok(())
     }
 
     /// A transaction that holds the lock from its start: it fails there, not half-way.
@@ -89,7 +101,7 @@ impl Writer for SqliteWriter {
         let sets = write_rows(&transaction, batch, &self.sets_known)?;
         transaction.commit().map_err(|error| of(&error))?;
         self.sets_known.extend(sets);
-        Ok(())
+        self.bound_log().map_err(|error| of(&error))
     }
 
     fn reject(&mut self, reject: &Reject, after: Position) -> Result<(), Error> {
