@@ -10,7 +10,9 @@
 //! cut off with the transaction that it belongs to. Not on a network file system: WAL needs shared memory.
 //!
 //! Memory-mapped reads stay off: with them an I/O error is a SIGBUS, not an error. What a writer takes is
-//! measured by `cargo bench --bench store`.
+//! measured by `cargo bench --bench store`: on 2 cores, batches of 10,000 events, every commit synced,
+//! 617 k events/s where opening and outcome share a batch, 460 k/s where not; with random ids instead of
+//! UUIDv7s 323 k/s and 289 k/s.
 
 pub mod error;
 mod list;
