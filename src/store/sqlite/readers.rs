@@ -18,10 +18,13 @@ use tokio::sync::oneshot;
 /// Steps of SQLite's machine between two looks at the clock: some 20 µs.
 const STEPS_PER_LOOK: i32 = 2_000;
 
-/// A read on its way to a connection; `None`: its time is up.
+/// Reads and answers; `None`: its time is up.
+type Run = dyn FnOnce(Option<&Connection>) + Send;
+
+/// A read on its way to a connection.
 struct Read {
     deadline: Instant,
-    run: Box<dyn FnOnce(Option<&Connection>) + Send>,
+    run: Box<Run>,
 }
 
 /// The threads. Dropped, it stops what they do and waits for them.
