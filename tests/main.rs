@@ -109,3 +109,13 @@ mod overload;
 mod shards;
 /// Votes survive a stop or failure of the disk at any call, whatever it kept of what was not synced.
 mod whole_node_crash;
+
+// The archive.
+/// The archive in a file: whole after kill -9, a full disk and a bad start; reads are bounded.
+mod sqlite;
+/// What is archived is what was decided: every value that passes the door, once, for one deployment.
+mod store;
+/// The archive answers as memory did: states, votes in the order they were cast, lists by page.
+mod store_reads;
+/// SQL written against the contract keeps working: tables, columns, types, indexes, views, triggers.
+mod store_schema;

@@ -10,6 +10,7 @@ mod doctor;
 mod dump;
 mod journal;
 pub mod load;
+mod migrate;
 mod probe;
 mod serve;
 mod settings;
@@ -64,6 +65,8 @@ enum Command {
     /// Tell a node that doubts its clock what to think of it
     #[command(subcommand)]
     Clock(clock::ClockCommand),
+    /// The archive's schema: print it, or check that a database has it
+    Migrate(migrate::MigrateArgs),
     /// List every setting with its flag, variable, default and bound
     Settings(settings::SettingsArgs),
     Submit(client::SubmitArgs),
@@ -91,6 +94,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(args),
         Command::Journal(command) => journal::run(command),
         Command::Clock(command) => clock::run(command),
+        Command::Migrate(args) => migrate::run(args),
         Command::Settings(args) => settings::run(args),
         Command::Submit(args) => client::submit(args),
         Command::Vote(args) => client::vote(args),

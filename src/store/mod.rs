@@ -7,7 +7,10 @@
 //! A batch and the position that it brings the database to are one transaction, so that after any
 //! crash the writer goes on exactly behind what is there.
 
+pub mod migrate;
+mod names;
 mod rows;
+pub mod sqlite;
 
 pub use rows::{
     Archived, ArchivedVote, ListFilter, ListKey, NewApproval, NewOutcome, NewVote, Reject, TimeRange, WriteBatch,
@@ -80,7 +83,9 @@ pub trait Writer: Send {
     /// How far each log is archived; empty in a new database.
     fn positions(&mut self) -> Result<Vec<Position>, Error>;
 
-    /// Rows and positions, in one transaction.
+    /// Rows and positions, in one transaction. A log's position only moves forward: a batch that would
+    /// not move one was written before, and is [`Error::Unavailable`] (read the positions again), not a
+    /// refused row.
     fn write(&mut self, batch: &WriteBatch) -> Result<(), Error>;
 
     /// An event that the database refuses for its content, kept as it is, and the position behind it,
