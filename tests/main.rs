@@ -54,6 +54,10 @@ mod window;
 /// `assent journal verify` and `assent journal dump` read a folder and say what is in it.
 mod journal_commands;
 
+// The archive.
+/// PostgreSQL: `DB_URL`, TLS, rights, migrations, errors; rows and position survive any loss together.
+mod postgres;
+
 // A node's life.
 /// Start, stop, kill -9 and start again on one folder.
 mod node;

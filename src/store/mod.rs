@@ -7,8 +7,10 @@
 //! A batch and the position that it brings the database to are one transaction, so that after any
 //! crash the writer goes on exactly behind what is there.
 
+pub mod db_url;
 pub mod migrate;
 mod names;
+pub mod postgres;
 mod rows;
 pub mod sqlite;
 

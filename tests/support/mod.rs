@@ -6,6 +6,8 @@ pub mod calls;
 pub mod crash_storage;
 mod node;
 pub mod oracle;
+pub mod postgres;
+pub mod proxy;
 pub mod recorder;
 pub mod records;
 
