@@ -14,6 +14,7 @@ mod probe;
 mod serve;
 mod settings;
 mod show;
+mod sinks;
 mod words;
 
 use clap::{Parser, Subcommand};
@@ -64,6 +65,12 @@ enum Command {
     /// Tell a node that doubts its clock what to think of it
     #[command(subcommand)]
     Clock(clock::ClockCommand),
+    /// Sinks of a data folder: list them, forget one, tell a node that one is mended
+    #[command(subcommand)]
+    Sinks(sinks::SinksCommand),
+    /// The archive: tell a node that it is mended
+    #[command(subcommand)]
+    Archive(sinks::ArchiveCommand),
     /// List every setting with its flag, variable, default and bound
     Settings(settings::SettingsArgs),
     Submit(client::SubmitArgs),
@@ -91,6 +98,8 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(args),
         Command::Journal(command) => journal::run(command),
         Command::Clock(command) => clock::run(command),
+        Command::Sinks(command) => sinks::run(command),
+        Command::Archive(command) => sinks::run_archive(command),
         Command::Settings(args) => settings::run(args),
         Command::Submit(args) => client::submit(args),
         Command::Vote(args) => client::vote(args),

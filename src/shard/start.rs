@@ -53,8 +53,8 @@ pub struct Started {
     pub archive: ArchiveMarks,
     /// For those who keep everything.
     pub logs: Logs,
-    /// Gives segments back that nobody needs; without it none goes.
-    pub segments: Segments,
+    /// Gives segments back that nobody needs, for the one who knows; who does not take it gives none back.
+    pub segments: Option<Segments>,
     /// A task on the fronts' runtime runs what comes out of it.
     pub answers: Mailbox<Vec<Answer>>,
     pub reports: Vec<ShardReport>,
@@ -188,7 +188,7 @@ pub fn start<S: Storage>(storage: S, options: &Options, metrics: &[Arc<ShardMetr
     let batch_bytes_max = options.journal.frame_bytes_max - FRAME_HEADER_BYTES - BATCH_HEADER_BYTES;
     let shards = Shards::new(key, rings, partitions, logs, gate.clone(), full, batch_bytes_max);
     let every_log = Logs::new(&options.data, &meta, &tails);
-    let segments = Segments::new(folder, every_log.clone());
+    let segments = Some(Segments::new(folder, every_log.clone()));
     let feed =
         Feed::start(options.data.clone(), meta.clone(), tails, follower, shards.clone()).map_err(Error::Thread)?;
     let (deployment, generation) = (meta.deployment, meta.current().map_or(0, |current| current.number));
