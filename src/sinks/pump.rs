@@ -132,6 +132,14 @@ impl Pump {
         let _said_already = self.words.as_ref().map(|words| words.try_send(()));
     }
 
+    /// Why it waits for an operator, if it does.
+    pub fn stopped(&self) -> Option<String> {
+        match self.progress.state() {
+            State::Stopped(why) => Some(why),
+            State::Starting | State::Up | State::Down(_) => None,
+        }
+    }
+
     /// Nothing more is delivered from now on.
     pub fn stop(&mut self) {
         self.words = None;
