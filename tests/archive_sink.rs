@@ -91,7 +91,7 @@ impl Store for Handle {
     fn writer(&self) -> Result<Box<dyn Writer>, Error> {
         let mut tables = self.0.tables.lock().expect("no panic");
         tables.calls += 1;
-        if self.0.fails && tables.calls % 5 == 0 {
+        if self.0.fails && tables.calls.is_multiple_of(5) {
             return Err(Error::Unavailable("no connection".into()));
         }
         let rng = SmallRng::seed_from_u64(tables.calls as u64);

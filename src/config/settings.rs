@@ -206,7 +206,7 @@ pub static SETTINGS: &[Setting] = &[
 
     // The archive and other sinks.
     setting!("archive.kind", "archive", Choice(&["auto", "none", "sqlite", "postgres"]), Fixed("auto"),
-        "Where what happened is kept for queries. auto: PostgreSQL where DB_URL is set, otherwise SQLite in the data folder.", archive.kind, true),
+        "What keeps history for queries. auto: PostgreSQL where DB_URL is set, otherwise SQLite.", archive.kind, true),
     setting!("archive.batch_events_max", "archive-batch-events-max", Number { min: 1, max: 1 << 20 }, Fixed("16384"),
         "Events in one transaction …", archive.batch_events_max),
     setting!("archive.batch_bytes_max", "archive-batch-bytes-max", Bytes { min: 4 * KIB, max: GIB }, Fixed("8388608"),
@@ -214,7 +214,7 @@ pub static SETTINGS: &[Setting] = &[
     setting!("archive.linger_millis", "archive-linger-millis", Number { min: 0, max: 10_000 }, Fixed("20"),
         "How long a transaction that is not full waits for more.", archive.linger_millis),
     setting!("sinks.lag_bytes_max", "sink-lag-bytes-max", Bytes { min: 0, max: 1 << 50 }, Fixed("34359738368"),
-        "Journal that a sink may lack (5 minutes at 2 M votes/s are 24 GiB) before new approvals are refused; votes go on. 0: the folder is the bound.", sinks.lag_bytes_max),
+        "Journal that a sink may lack before new approvals are refused; 0: the folder is the bound.", sinks.lag_bytes_max),
     setting!("sinks.file.dir", "file-sink-dir", Path, Unset,
         "Folder for events as lines of JSON, each once and in each log's order; none without it.", sinks.file.dir),
     setting!("sinks.file.rotate_bytes", "file-sink-rotate-bytes", Bytes { min: 4 * KIB, max: 1 << 40 }, Fixed("268435456"),

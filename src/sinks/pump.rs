@@ -201,12 +201,9 @@ impl Feeder {
 
     fn feed(&mut self) -> Result<(), Over> {
         loop {
-            match self.connect() {
-                Ok(()) => {}
-                Err(error) => {
-                    self.recover(error)?;
-                    continue;
-                }
+            if let Err(error) = self.connect() {
+                self.recover(error)?;
+                continue;
             }
             let failed = loop {
                 let batch = match self.next()? {
