@@ -69,6 +69,10 @@ pub struct Config {
     pub shard: Shard,
     pub limits: Limits,
     pub journal: Journal,
+    pub archive: Archive,
+    pub sinks: Sinks,
+    /// `DB_URL`: from the environment alone, so that it stands in no file and no list of processes.
+    pub db_url: Option<Secret>,
     pub grpc: Grpc,
     pub http: Http,
     pub tls: Tls,
@@ -133,6 +137,54 @@ impl Journal {
     /// What the segments in use and those prepared ahead take, before anything is kept.
     pub fn segments_bytes_min(&self, shards: usize) -> u64 {
         self.segment_bytes * (self.pool_segments + shards) as u64
+    }
+}
+
+/// Where what happened is kept for queries.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum ArchiveKind {
+    /// PostgreSQL where `DB_URL` names one, otherwise SQLite.
+    #[default]
+    Auto,
+    None,
+    Sqlite,
+    Postgres,
+}
+
+/// The archive.
+#[derive(Clone, Debug, Default)]
+pub struct Archive {
+    pub kind: ArchiveKind,
+    pub batch_events_max: usize,
+    pub batch_bytes_max: usize,
+    pub linger_millis: u64,
+}
+
+/// All sinks, and the simple ones.
+#[derive(Clone, Debug, Default)]
+pub struct Sinks {
+    /// 0: bounded by the folder alone.
+    pub lag_bytes_max: u64,
+    pub file: FileSink,
+}
+
+/// Events as files.
+#[derive(Clone, Debug, Default)]
+pub struct FileSink {
+    /// On when it is given.
+    pub dir: Option<PathBuf>,
+    pub rotate_bytes: u64,
+    /// 0: all.
+    pub keep: u64,
+}
+
+/// Text that is never shown: it holds a password.
+#[derive(Clone, Eq, PartialEq)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(secret)")
     }
 }
 
@@ -235,6 +287,8 @@ impl Config {
             config.set(setting.ok_or_else(|| Error::unknown(flag, source.clone()))?, text, source)?;
         }
 
+        config.db_url = variable("DB_URL").map(|url| Secret(url.into()));
+
         config.check()?;
         config.warnings = config.collect_warnings(|name| variable(name).is_some());
         Ok(config)
@@ -305,6 +359,17 @@ impl Config {
                 format!("must be at least limits.batch_items_max ({})", limits.batch_items_max),
             );
         }
+        if self.durability == Durability::Memory {
+            if self.sinks.file.dir.is_some() {
+                return clash("sinks.file.dir", NO_JOURNAL.into());
+            }
+            if matches!(self.archive.kind, ArchiveKind::Sqlite | ArchiveKind::Postgres) {
+                return clash("archive.kind", NO_JOURNAL.into());
+            }
+        }
+        if self.archive.kind == ArchiveKind::Postgres && self.db_url.is_none() {
+            return clash("archive.kind", "--archive postgres needs the address in the environment, as DB_URL".into());
+        }
         match (&self.tls.cert, &self.tls.key, &self.tls.client_ca) {
             (Some(_), None, _) => return clash("tls.key", "--tls-cert needs --tls-key beside it".into()),
             (None, Some(_), _) => return clash("tls.cert", "--tls-key needs --tls-cert beside it".into()),
@@ -365,6 +430,9 @@ impl Config {
             shard: Shard::default(),
             limits: Limits::default(),
             journal: Journal::default(),
+            archive: Archive::default(),
+            sinks: Sinks::default(),
+            db_url: None,
             grpc: Grpc::default(),
             http: Http::default(),
             tls: Tls::default(),
@@ -376,6 +444,9 @@ impl Config {
         }
     }
 }
+
+/// Why sinks and memory do not go together.
+const NO_JOURNAL: &str = "--durability memory keeps no journal, and sinks are fed from it";
 
 /// What the journal writes in.
 const BLOCK_BYTES: u64 = 4_096;

@@ -12,7 +12,7 @@ pub mod table;
 pub use instrument::{Counter, Distribution, Gauge, Held, Histogram, StripedHistogram};
 pub use process::Process;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 /// Refusal reasons by number, as in the proto's RefusalReason; 0 is none.
@@ -202,6 +202,24 @@ pub struct WindowMetrics {
     pub requests: Counter,
 }
 
+/// What one sink counts.
+#[derive(Debug)]
+pub struct SinkMetrics {
+    pub name: &'static str,
+    pub events: Counter,
+    pub batches: Counter,
+    pub retries: Counter,
+    pub rejects: Counter,
+    /// By its place in [`SINK_STATES`].
+    pub state: Gauge,
+    pub lag_events: Gauge,
+    pub lag_bytes: Gauge,
+    pub lag_millis: Gauge,
+}
+
+/// States of a sink, by number.
+pub const SINK_STATES: [&str; 5] = ["starting", "up", "lagging", "down", "stopped"];
+
 /// What a metric's labels say of the whole node.
 #[derive(Clone, Debug)]
 pub struct Identity {
@@ -221,6 +239,7 @@ pub struct Metrics {
     shards: Vec<Arc<ShardMetrics>>,
     pub front: FrontMetrics,
     pub window: WindowMetrics,
+    sinks: Mutex<Vec<Arc<SinkMetrics>>>,
 }
 
 /// The node's sums, as in the proto's ServiceMetrics.
@@ -263,7 +282,29 @@ impl Metrics {
             shards,
             front: FrontMetrics::default(),
             window: WindowMetrics::default(),
+            sinks: Mutex::default(),
         })
+    }
+
+    /// A new sink's own instruments.
+    pub fn add_sink(&self, name: &'static str) -> Arc<SinkMetrics> {
+        let sink = Arc::new(SinkMetrics {
+            name,
+            events: Counter::new(),
+            batches: Counter::new(),
+            retries: Counter::new(),
+            rejects: Counter::new(),
+            state: Gauge::new(),
+            lag_events: Gauge::new(),
+            lag_bytes: Gauge::new(),
+            lag_millis: Gauge::new(),
+        });
+        self.sinks.lock().unwrap_or_else(PoisonError::into_inner).push(sink.clone());
+        sink
+    }
+
+    pub fn sinks(&self) -> Vec<Arc<SinkMetrics>> {
+        self.sinks.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A shard's own instruments, to be moved to its thread.

@@ -1,6 +1,7 @@
 //! The wiring diagram as code: build, start, say so; and stop in reverse.
 
 mod facts;
+mod sinks;
 
 use crate::config::{Config, Durability, Io};
 use crate::grpc::{self, Deps, Origin, ServerOptions, Stopper};
@@ -38,6 +39,8 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         started_at_seconds: started_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
     });
     let health = Health::new();
+    let store = sinks::archive_store(&config)?;
+    let register = sinks::register(&config, store.as_ref())?;
     let reporters = Reporters::new(&health, config.shard.count);
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -56,9 +59,12 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let began = Instant::now();
     let mut started = start_shards(&config, executor, &metrics)?;
     let journal = journal_line(&config, io, began.elapsed());
+    let mut watch = sinks::start(&config, &mut started, store, register, &metrics, &health)?;
     let outcome = runtime.block_on(async {
         let node = Node { config: &config, metrics: &metrics, health: &health, reporters: &reporters, addresses };
         let outcome = node.serve(grpc_listener, tls.grpc, &mut started, &journal).await;
+        // What is durable by now and not delivered is so at the next start.
+        drop(watch.take());
         window.close().await;
         outcome
     });

@@ -94,6 +94,12 @@ mod journal_damage;
 /// A full disk or folder refuses new work before it fails a frame, and takes work again when there is room.
 mod journal_full;
 
+// The way out.
+/// The archive gets every event once as rows, though commits fail before and after, and rows are refused.
+mod archive_sink;
+/// A sink gets every event once and in order across kill -9 and changes of shards; gone, it stops nobody.
+mod sinks;
+
 // Whatever happens to the node.
 /// A clock that jumps is not believed until an operator accepts it.
 mod clock;

@@ -6,8 +6,6 @@ use crate::model::codec::{self, Record};
 use crate::model::{Decided, Event, EventKind, LogId, Micros, RequesterId, RequesterRef, Status, Tally, ValidatorRef};
 use crate::wire::{self, v1};
 use anyhow::{Context, bail};
-use prost::Message;
-use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 use std::collections::HashMap;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -15,7 +13,7 @@ use std::path::Path;
 /// Writes every event of the folder to stdout.
 pub fn run(folder: &Path, json: bool) -> anyhow::Result<Exit> {
     let report = verify(folder)?;
-    let shape = json.then(event_descriptor);
+    let json = json.then(wire::EventJson::default);
     let mut out = BufWriter::new(io::stdout().lock());
     for found in &report.logs {
         let log = report.meta.log(found.ordinal).context("the report names only logs of the meta file")?;
@@ -23,7 +21,7 @@ pub fn run(folder: &Path, json: bool) -> anyhow::Result<Exit> {
         let mut reader = LogReader::open(folder, log)?;
         while let Some(frame) = reader.next(found.sequences.1)? {
             for batch in frame.batches() {
-                let written = names.batch(&batch, |event| write_event(&mut out, event, shape.as_ref()));
+                let written = names.batch(&batch, |event| write_event(&mut out, event, json.as_ref()));
                 if let Err(error) = written {
                     return closed_or(error);
                 }
@@ -161,22 +159,11 @@ fn fill_decided(approval: &mut v1::ApprovalStatusMessage, decided: &Decided) -> 
     v1::ApprovalEventType::Finalized
 }
 
-fn write_event(
-    out: &mut impl Write,
-    event: v1::ApprovalEvent,
-    shape: Option<&MessageDescriptor>,
-) -> anyhow::Result<()> {
-    let Some(shape) = shape else {
-        return Ok(writeln!(out, "{}", line(&event))?);
-    };
-    let dynamic = DynamicMessage::decode(shape.clone(), event.encode_to_vec().as_slice())?;
-    serde_json::to_writer(&mut *out, &dynamic).map_err(io::Error::from)?;
-    Ok(writeln!(out)?)
-}
-
-fn event_descriptor() -> MessageDescriptor {
-    let pool = DescriptorPool::decode(wire::DESCRIPTOR).expect("the build wrote it");
-    pool.get_message_by_name("aurigraph.approvals.v1.ApprovalEvent").expect("the contract has it")
+fn write_event(out: &mut impl Write, event: v1::ApprovalEvent, json: Option<&wire::EventJson>) -> anyhow::Result<()> {
+    match json {
+        None => Ok(writeln!(out, "{}", line(&event))?),
+        Some(json) => Ok(json.write_line(&event, out)?),
+    }
 }
 
 /// `LOG SEQUENCE TIME what happened`.

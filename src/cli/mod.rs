@@ -15,6 +15,7 @@ mod probe;
 mod serve;
 mod settings;
 mod show;
+mod sinks;
 mod words;
 
 use clap::{Parser, Subcommand};
@@ -67,6 +68,12 @@ enum Command {
     Clock(clock::ClockCommand),
     /// The archive's schema: print it, or check that a database has it
     Migrate(migrate::MigrateArgs),
+    /// Sinks of a data folder: list them, forget one, tell a node that one is mended
+    #[command(subcommand)]
+    Sinks(sinks::SinksCommand),
+    /// The archive: tell a node that it is mended
+    #[command(subcommand)]
+    Archive(sinks::ArchiveCommand),
     /// List every setting with its flag, variable, default and bound
     Settings(settings::SettingsArgs),
     Submit(client::SubmitArgs),
@@ -95,6 +102,8 @@ pub fn main() -> ExitCode {
         Command::Journal(command) => journal::run(command),
         Command::Clock(command) => clock::run(command),
         Command::Migrate(args) => migrate::run(args),
+        Command::Sinks(command) => sinks::run(command),
+        Command::Archive(command) => sinks::run_archive(command),
         Command::Settings(args) => settings::run(args),
         Command::Submit(args) => client::submit(args),
         Command::Vote(args) => client::vote(args),

@@ -83,6 +83,7 @@ fn heading(key: &str) -> &'static str {
         Some("shard") => "Shards",
         Some("limits") => "Limits",
         Some("journal") => "Journal",
+        Some("archive" | "sinks") => "Archive and sinks",
         Some("grpc") => "gRPC",
         Some("http") => "HTTP",
         Some("tls") => "TLS",

@@ -1,6 +1,6 @@
 //! From text to a checked value, and what is said when it is not one.
 
-use super::{Durability, Io, Kind};
+use super::{ArchiveKind, Durability, Io, Kind};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -242,6 +242,18 @@ impl Field for Durability {
     fn put(&mut self, value: Value) {
         let Value::Choice(name) = value else { unreachable!("the table gives this field a choice") };
         *self = if name == "memory" { Durability::Memory } else { Durability::Journal };
+    }
+}
+
+impl Field for ArchiveKind {
+    fn put(&mut self, value: Value) {
+        let Value::Choice(name) = value else { unreachable!("the table gives this field a choice") };
+        *self = match name {
+            "none" => ArchiveKind::None,
+            "sqlite" => ArchiveKind::Sqlite,
+            "postgres" => ArchiveKind::Postgres,
+            _ => ArchiveKind::Auto,
+        };
     }
 }
 

@@ -204,6 +204,24 @@ pub static SETTINGS: &[Setting] = &[
     setting!("journal.snapshot_bytes", "snapshot-bytes", Bytes { min: MIB, max: 1 << 50 }, Fixed("2147483648"),
         "… or this many bytes follow the last one.", journal.snapshot_bytes),
 
+    // The archive and other sinks.
+    setting!("archive.kind", "archive", Choice(&["auto", "none", "sqlite", "postgres"]), Fixed("auto"),
+        "What keeps history for queries. auto: PostgreSQL where DB_URL is set, otherwise SQLite.", archive.kind, true),
+    setting!("archive.batch_events_max", "archive-batch-events-max", Number { min: 1, max: 1 << 20 }, Fixed("16384"),
+        "Events in one transaction …", archive.batch_events_max),
+    setting!("archive.batch_bytes_max", "archive-batch-bytes-max", Bytes { min: 4 * KIB, max: GIB }, Fixed("8388608"),
+        "… or about so many bytes.", archive.batch_bytes_max),
+    setting!("archive.linger_millis", "archive-linger-millis", Number { min: 0, max: 10_000 }, Fixed("20"),
+        "How long a transaction that is not full waits for more.", archive.linger_millis),
+    setting!("sinks.lag_bytes_max", "sink-lag-bytes-max", Bytes { min: 0, max: 1 << 50 }, Fixed("34359738368"),
+        "Journal that a sink may lack before new approvals are refused; 0: the folder is the bound.", sinks.lag_bytes_max),
+    setting!("sinks.file.dir", "file-sink-dir", Path, Unset,
+        "Folder for events as lines of JSON, each once and in each log's order; none without it.", sinks.file.dir),
+    setting!("sinks.file.rotate_bytes", "file-sink-rotate-bytes", Bytes { min: 4 * KIB, max: 1 << 40 }, Fixed("268435456"),
+        "The next file of events begins at this size.", sinks.file.rotate_bytes),
+    setting!("sinks.file.keep", "file-sink-keep", Number { min: 0, max: 1_000_000_000 }, Fixed("0"),
+        "Files of events that are kept, the one in use included. 0: all.", sinks.file.keep),
+
     // gRPC.
     setting!("grpc.worker_threads", "grpc-worker-threads", Number { min: 1, max: 256 },
         Derived(|machine| (machine.cores as u64).clamp(1, 256), "one a core"),

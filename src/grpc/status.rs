@@ -65,6 +65,14 @@ pub fn status(refusal: &Refusal) -> Status {
             fact("limit", limit);
             format!("the limit {limit} is reached: try again later, or raise the setting")
         }
+        Refusal::SinkBehind(sink) => {
+            fact("limit", "sink_lag_bytes_max");
+            fact("sink", sink);
+            format!(
+                "the sink {sink} is as far behind as the limit sink_lag_bytes_max allows: new approvals wait until it \
+                 catches up, votes go on"
+            )
+        }
         Refusal::NoSpace => "no room is left, on the disk or under folder_bytes_max: try again once there is".into(),
         Refusal::ClockJump => "the clock is in doubt: new approvals wait until an operator accepts it".into(),
         Refusal::Overloaded => "the queue is full: try again after the delay".into(),

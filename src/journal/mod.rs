@@ -104,7 +104,7 @@ pub use pool::Room;
 pub use posix::{PosixFile, PosixStorage, PosixWriter};
 pub use reader::LogReader;
 pub use recovery::{Recovered, Replay, Torn, recover};
-pub use retention::release_before;
+pub use retention::{Covered, release_before, release_covered};
 pub use snapshot::{SLICE_BYTES_MAX, SliceView, SnapshotReader, SnapshotSummary, SnapshotWriter};
 pub use storage::{Entry, Locked, LogWriter, Storage, ready};
 pub use uring::{GlommioStorage, GlommioWriter};

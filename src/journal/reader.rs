@@ -82,6 +82,13 @@ impl<S: Storage> LogReader<S> {
         self.segments.first().map_or(1, |known| known.first.first_sequence)
     }
 
+    /// First sequence and bytes of every segment that holds a frame, as they are now; the last is in use, and as
+    /// long as it was made.
+    pub fn segments(&mut self) -> Result<Vec<(u64, u64)>, Error> {
+        self.refresh()?;
+        Ok(self.segments.iter().map(|known| (known.first.first_sequence, known.file.len)).collect())
+    }
+
     /// Goes to `sequence`: the next frame read is the one that holds it (or, if it is not written yet, will). Its
     /// frame may begin with earlier events, which the caller skips.
     pub fn seek(&mut self, sequence: u64) -> Result<(), Error> {

@@ -1,7 +1,8 @@
 //! The one table of metrics, and their rendering as Prometheus text.
 
 use super::{
-    CODES, Distribution, Histogram, METHODS, Metrics, OUTCOMES, REASONS, ShardMetrics, StripedHistogram, Totals,
+    CODES, Distribution, Histogram, METHODS, Metrics, OUTCOMES, REASONS, ShardMetrics, SinkMetrics, StripedHistogram,
+    Totals,
 };
 use std::fmt::Write;
 
@@ -33,6 +34,10 @@ pub enum Read {
     Shard(fn(&ShardMetrics) -> u64),
     /// A gauge for each shard.
     ShardNow(fn(&ShardMetrics) -> u64),
+    /// A counter for each sink.
+    Sink(fn(&SinkMetrics) -> u64),
+    /// A gauge for each sink.
+    SinkNow(fn(&SinkMetrics) -> f64),
     /// A histogram for each shard.
     ShardHistogram(Scale, fn(&ShardMetrics) -> &Histogram),
     Histogram(Scale, fn(&Metrics) -> &StripedHistogram),
@@ -60,8 +65,12 @@ impl Read {
     /// The word of a TYPE line.
     pub fn kind(&self) -> &'static str {
         match self {
-            Read::Total(_) | Read::Count(_) | Read::CountBy(..) | Read::Calls | Read::Shard(_) => "counter",
-            Read::Now(_) | Read::Level(_) | Read::ShardNow(_) | Read::Info | Read::StartTime => "gauge",
+            Read::Total(_) | Read::Count(_) | Read::CountBy(..) | Read::Calls | Read::Shard(_) | Read::Sink(_) => {
+                "counter"
+            }
+            Read::Now(_) | Read::Level(_) | Read::ShardNow(_) | Read::SinkNow(_) | Read::Info | Read::StartTime => {
+                "gauge"
+            }
             Read::ShardHistogram(..) | Read::Histogram(..) => "histogram",
         }
     }
@@ -70,6 +79,7 @@ impl Read {
     pub fn labels(&self) -> &'static str {
         match self {
             Read::Shard(_) | Read::ShardNow(_) | Read::ShardHistogram(..) => "shard",
+            Read::Sink(_) | Read::SinkNow(_) => "sink",
             Read::CountBy(label, ..) => label,
             Read::Calls => "method, code",
             Read::Info => "version, durability",
@@ -92,7 +102,7 @@ const CALL: Scale = Scale::Seconds { from_nanos: 10_000, to_nanos: 10_000_000_00
 const TURN: Scale = Scale::Seconds { from_nanos: 1_000, to_nanos: 1_000_000_000 };
 const BATCH: Scale = Scale::Plain { from: 1, to: 1_000_000 };
 
-use Read::{Calls, Count, CountBy, Info, Level, Now, Shard, ShardHistogram, ShardNow, StartTime, Total};
+use Read::{Calls, Count, CountBy, Info, Level, Now, Shard, ShardHistogram, ShardNow, Sink, SinkNow, StartTime, Total};
 
 /// Every metric, in the order of the README's table.
 #[rustfmt::skip]
@@ -152,6 +162,15 @@ pub static METRICS: &[Metric] = &[
     metric("assent_http_connections", Level(|m| m.window.connections.get()), "HTTP connections open."),
     metric("assent_http_connections_refused_total", Count(|m| m.window.connections_refused.get()), "HTTP connections refused at the limit."),
     metric("assent_http_requests_total", Count(|m| m.window.requests.get()), "HTTP requests answered."),
+
+    metric("assent_sink_state", SinkNow(|s| s.state.get() as f64), "0 starting, 1 up, 2 lagging, 3 down (it tries again), 4 stopped (it waits for an operator)."),
+    metric("assent_sink_lag_events", SinkNow(|s| s.lag_events.get() as f64), "Durable events that the sink has not acknowledged."),
+    metric("assent_sink_lag_bytes", SinkNow(|s| s.lag_bytes.get() as f64), "Bytes of journal that hold them."),
+    metric("assent_sink_lag_seconds", SinkNow(|s| s.lag_millis.get() as f64 / 1e3), "How long the oldest of them has waited, at least since this start."),
+    metric("assent_sink_events_total", Sink(|s| s.events.get()), "Events that the sink acknowledged."),
+    metric("assent_sink_batches_total", Sink(|s| s.batches.get()), "Batches that it acknowledged."),
+    metric("assent_sink_retries_total", Sink(|s| s.retries.get()), "Tries that found it unavailable."),
+    metric("assent_sink_rejects_total", Sink(|s| s.rejects.get()), "Events that it refused for their content, put aside."),
 
     metric("assent_build_info", Info, "1, with the node's version and durability as labels."),
     metric("assent_uptime_seconds", Now(|t| t.uptime_seconds), "Seconds since the process started serving or recovering."),
@@ -213,6 +232,16 @@ pub(super) fn render(metrics: &Metrics) -> String {
             Read::Shard(read) | Read::ShardNow(read) => {
                 for (index, shard) in metrics.shards.iter().enumerate() {
                     page.sample(name, &[("shard", &index.to_string())], read(shard) as f64);
+                }
+            }
+            Read::Sink(read) => {
+                for sink in metrics.sinks() {
+                    page.sample(name, &[("sink", sink.name)], read(&sink) as f64);
+                }
+            }
+            Read::SinkNow(read) => {
+                for sink in metrics.sinks() {
+                    page.sample(name, &[("sink", sink.name)], read(&sink));
                 }
             }
             Read::ShardHistogram(scale, read) => {

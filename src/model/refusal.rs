@@ -86,6 +86,8 @@ pub enum Refusal {
     IdTaken,
     /// The setting that names the limit.
     LimitReached(&'static str),
+    /// A sink with this name is as far behind as the setting allows.
+    SinkBehind(&'static str),
     /// On the disk, or under the folder's limit.
     NoSpace,
     ClockJump,
@@ -108,7 +110,7 @@ impl Refusal {
             Refusal::NotEligible => Reason::NotEligible,
             Refusal::ContentHashMismatch => Reason::ContentHashMismatch,
             Refusal::IdTaken => Reason::IdTaken,
-            Refusal::LimitReached(_) => Reason::LimitReached,
+            Refusal::LimitReached(_) | Refusal::SinkBehind(_) => Reason::LimitReached,
             Refusal::NoSpace => Reason::NoSpace,
             Refusal::ClockJump => Reason::ClockJump,
             Refusal::Overloaded => Reason::Overloaded,

@@ -20,6 +20,8 @@ pub struct FrameCopy {
 /// One log's end. The shard publishes, one follower (the hub) takes.
 pub struct Tail {
     durable: AtomicU64,
+    /// Bytes of the frames since the start.
+    bytes: AtomicU64,
     followed: AtomicBool,
     frames: ArrayQueue<FrameCopy>,
     follower: Arc<Bell>,
@@ -31,6 +33,7 @@ impl Tail {
     pub fn new(durable: u64, follower: Arc<Bell>) -> Tail {
         Tail {
             durable: AtomicU64::new(durable),
+            bytes: AtomicU64::new(0),
             followed: AtomicBool::new(false),
             frames: ArrayQueue::new(FRAMES_KEPT),
             follower,
@@ -44,6 +47,8 @@ impl Tail {
             return; // definitions only
         }
         assert!(self.durable.load(Ordering::Relaxed) < committed.last_sequence, "durable only grows");
+        // One writer: the shard.
+        self.bytes.store(self.bytes.load(Ordering::Relaxed) + committed.bytes, Ordering::Relaxed);
         let followed = self.followed.load(Ordering::Acquire);
         if followed {
             let copy = FrameCopy {
@@ -63,6 +68,11 @@ impl Tail {
     /// Everything up to this sequence is on disk.
     pub fn durable(&self) -> u64 {
         self.durable.load(Ordering::Acquire)
+    }
+
+    /// Bytes of journal written since the start.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
     }
 
     /// Follower: whether frames are kept in memory from now on.

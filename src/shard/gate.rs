@@ -2,6 +2,7 @@
 
 use crate::model::Refusal;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// Shared by fronts, shards and the one who stops the node.
 pub struct Gate {
@@ -10,6 +11,8 @@ pub struct Gate {
     clock_accepted: AtomicU64,
     clock_doubted: Box<[AtomicBool]>,
     gone: Box<[AtomicBool]>,
+    is_sink_behind: AtomicBool,
+    sink_behind: Mutex<&'static str>,
 }
 
 impl Gate {
@@ -21,6 +24,8 @@ impl Gate {
             clock_accepted: AtomicU64::new(0),
             clock_doubted: flags(),
             gone: flags(),
+            is_sink_behind: AtomicBool::new(false),
+            sink_behind: Mutex::new(""),
         }
     }
 
@@ -44,7 +49,18 @@ impl Gate {
 
     /// Whether opens are taken, as far as the node as a whole is concerned.
     pub fn opens(&self) -> Result<(), Refusal> {
-        Ok(())
+        if !self.is_sink_behind.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        Err(Refusal::SinkBehind(*self.sink_behind.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// A sink is further behind than the setting allows: opens are refused until none is. Votes go on.
+    pub fn sink_behind(&self, sink: Option<&'static str>) {
+        if let Some(name) = sink {
+            *self.sink_behind.lock().unwrap_or_else(PoisonError::into_inner) = name;
+        }
+        self.is_sink_behind.store(sink.is_some(), Ordering::Release);
     }
 
     /// An operator says that the clock is right: every shard takes note at its next turn.

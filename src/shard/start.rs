@@ -7,7 +7,7 @@ use super::gate::Gate;
 use super::handle::LogName;
 use super::recovery::{self, RecoveredShard, ShardReport};
 use super::snapshot::{SnapshotOptions, SnapshotRun};
-use super::{Answer, ArchiveMarks, Error, Feed, FullReader, Shards, Tail, Work};
+use super::{Answer, ArchiveMarks, Error, Feed, FullReader, Logs, Segments, Shards, Tail, Work};
 use crate::engine::{Limits, Pool};
 use crate::journal::{self, BATCH_HEADER_BYTES, FRAME_HEADER_BYTES, Folder, Log, SnapshotWriter, Storage};
 use crate::metrics::ShardMetrics;
@@ -52,6 +52,10 @@ pub struct Started {
     pub feed: Feed,
     /// Set by whoever archives.
     pub archive: ArchiveMarks,
+    /// For those who keep everything.
+    pub logs: Logs,
+    /// Gives segments back that nobody needs, for the one who knows; who does not take it gives none back.
+    pub segments: Option<Segments>,
     /// A task on the fronts' runtime runs what comes out of it.
     pub answers: Mailbox<Vec<Answer>>,
     pub reports: Vec<ShardReport>,
@@ -194,6 +198,8 @@ pub fn start<S: Storage>(storage: S, options: &Options, metrics: &[Arc<ShardMetr
     let batch_bytes_max = options.journal.frame_bytes_max - FRAME_HEADER_BYTES - BATCH_HEADER_BYTES;
     let vigil = Arc::new(Vigil::new(front_vigil(options.executor_options.spin_micros)));
     let shards = Shards::new(key, rings, partitions, logs, gate.clone(), full, batch_bytes_max, vigil);
+    let every_log = Logs::new(&options.data, &meta, &tails);
+    let segments = Some(Segments::new(folder, every_log.clone()));
     let feed =
         Feed::start(options.data.clone(), meta.clone(), tails, follower, shards.clone()).map_err(Error::Thread)?;
     let (deployment, generation) = (meta.deployment, meta.current().map_or(0, |current| current.number));
@@ -202,6 +208,8 @@ pub fn start<S: Storage>(storage: S, options: &Options, metrics: &[Arc<ShardMetr
         gate,
         feed,
         archive,
+        logs: every_log,
+        segments,
         answers,
         reports,
         deployment,

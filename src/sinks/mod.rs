@@ -6,6 +6,23 @@
 //! backoff, bisects what a destination refuses for its content, stops what no retry mends, and tells
 //! health and metrics. A third destination is one file.
 
+mod archive;
+mod event;
+mod file;
+mod lag;
+mod place;
+mod pump;
+mod reader;
+mod register;
+mod watch;
+
+pub use archive::ArchiveSink;
+pub use event::event_message;
+pub use file::{FileOptions, FileSink};
+pub use pump::Pump;
+pub use register::{Register, RegisterError, Registered};
+pub use watch::{Watch, Watched, resume_file};
+
 use crate::model::{LogId, Position};
 use crate::shard::FeedEvent;
 use std::time::Duration;
@@ -61,6 +78,12 @@ pub trait Sink: Send {
     fn name(&self) -> &'static str;
 
     fn limits(&self) -> BatchLimits;
+
+    /// Whether a new destination must have every event from the first. One that need not starts at the
+    /// oldest event that the journal still holds.
+    fn needs_all(&self) -> bool {
+        false
+    }
 
     /// Connects anew, settles what an earlier life left under way, and says how far each log got.
     /// Called at start and after every error; no log: the destination is new.

@@ -9,6 +9,7 @@ mod ack;
 mod batch;
 mod columns;
 mod hex;
+mod json;
 mod open;
 mod rows;
 mod scan;
@@ -28,6 +29,7 @@ pub const DESCRIPTOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/assent.d
 pub use ack::{AckRefusal, encode_ack};
 pub use batch::{RowRun, StreamItem, StreamParser, VoteBatch};
 pub use hex::parse_uuid;
+pub use json::EventJson;
 pub use open::{parse_open, parse_open_bytes};
 pub use state::{status_message, vote_message};
 pub use time::{micros, timestamp};
