@@ -6,6 +6,9 @@
 //! backoff, bisects what a destination refuses for its content, stops what no retry mends, and tells
 //! health and metrics. A third destination is one file.
 
+pub mod kafka;
+pub mod message;
+
 use crate::model::{LogId, Position};
 use crate::shard::FeedEvent;
 use std::time::Duration;
