@@ -174,7 +174,10 @@ fn settings_that_do_not_agree_are_refused() {
 fn kafka_is_set_by_its_own_variable_and_passes_properties_through() {
     let environment = [("KAFKA_BROKERS", "a:1,b:2")];
     assert_eq!(load(&[], &environment, "").unwrap().kafka.brokers.as_deref(), Some("a:1,b:2"));
-    assert_eq!(load(&[], &environment, "[kafka]\nbrokers = \"c:3\"").unwrap().kafka.brokers.as_deref(), Some("a:1,b:2"));
+    assert_eq!(
+        load(&[], &environment, "[kafka]\nbrokers = \"c:3\"").unwrap().kafka.brokers.as_deref(),
+        Some("a:1,b:2")
+    );
     let stronger = [environment[0], ("ASSENT_KAFKA_BROKERS", "d:4")];
     assert_eq!(load(&[], &stronger, "").unwrap().kafka.brokers.as_deref(), Some("d:4"));
     assert_eq!(load(&[("kafka-brokers", "e:5")], &stronger, "").unwrap().kafka.brokers.as_deref(), Some("e:5"));
@@ -183,7 +186,8 @@ fn kafka_is_set_by_its_own_variable_and_passes_properties_through() {
 
     let file = "[kafka.properties]\n\"linger.ms\" = 50\nsocket.keepalive.enable = true\n";
     let options = load(&[], &environment, file).unwrap().kafka.options([7; 16]).unwrap().expect("it is on");
-    let given = |name: &str| options.properties.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str());
+    let given =
+        |name: &str| options.properties.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str());
     assert_eq!((given("linger.ms"), given("socket.keepalive.enable")), (Some("50"), Some("true")));
     let refused = |line: &str, says: &[&str]| check_error(load(&[], &[], &format!("[kafka.properties]\n{line}")), says);
     refused("\"transactional.id\" = \"x\"", &["kafka.properties", "transactional.id", "deployment"]);
@@ -208,7 +212,10 @@ fn kafka_security_is_checked_as_a_whole() {
     assert!(!format!("{options:?}").contains("secret"), "a password is never shown");
     if cfg!(not(feature = "kafka-tls")) {
         check_error(load(&[("kafka-security", "ssl")], &[], ""), &["kafka.security", "kafka-tls"]);
-        check_error(load(&[("kafka-sasl-mechanism", "SCRAM-SHA-256")], &[], ""), &["kafka.sasl_mechanism", "kafka-tls"]);
+        check_error(
+            load(&[("kafka-sasl-mechanism", "SCRAM-SHA-256")], &[], ""),
+            &["kafka.sasl_mechanism", "kafka-tls"],
+        );
     }
 }
 

@@ -9,6 +9,7 @@ mod clock;
 mod doctor;
 mod dump;
 mod journal;
+mod kafka;
 pub mod load;
 mod probe;
 mod serve;
@@ -64,6 +65,9 @@ enum Command {
     /// Tell a node that doubts its clock what to think of it
     #[command(subcommand)]
     Clock(clock::ClockCommand),
+    /// Tell a node that its topics in Kafka are as they should be
+    #[command(subcommand)]
+    Kafka(kafka::KafkaCommand),
     /// List every setting with its flag, variable, default and bound
     Settings(settings::SettingsArgs),
     Submit(client::SubmitArgs),
@@ -91,6 +95,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(args),
         Command::Journal(command) => journal::run(command),
         Command::Clock(command) => clock::run(command),
+        Command::Kafka(command) => kafka::run(command),
         Command::Settings(args) => settings::run(args),
         Command::Submit(args) => client::submit(args),
         Command::Vote(args) => client::vote(args),

@@ -19,10 +19,22 @@ pub struct Setting {
 
 /// What values a setting takes, bounds included.
 pub enum Kind {
-    Number { min: u64, max: u64 },
-    PowerOfTwo { min: u64, max: u64 },
-    Seconds { min: u64, max: u64 },
-    Bytes { min: u64, max: u64 },
+    Number {
+        min: u64,
+        max: u64,
+    },
+    PowerOfTwo {
+        min: u64,
+        max: u64,
+    },
+    Seconds {
+        min: u64,
+        max: u64,
+    },
+    Bytes {
+        min: u64,
+        max: u64,
+    },
     Switch,
     Path,
     Address,

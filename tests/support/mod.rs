@@ -3,8 +3,10 @@
 pub mod approvals;
 pub mod calls;
 pub mod crash_storage;
+pub mod kafka;
 mod node;
 pub mod oracle;
+pub mod proxy;
 pub mod recorder;
 pub mod records;
 

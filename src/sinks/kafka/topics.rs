@@ -165,11 +165,7 @@ impl Topics {
     }
 
     /// librdkafka ends every request by itself at its timeout.
-    fn wait<T>(
-        &self,
-        doing: &str,
-        answer: impl Future<Output = rdkafka::error::KafkaResult<T>>,
-    ) -> Result<T, Error> {
+    fn wait<T>(&self, doing: &str, answer: impl Future<Output = rdkafka::error::KafkaResult<T>>) -> Result<T, Error> {
         let runtime = tokio::runtime::Builder::new_current_thread().build();
         let runtime = runtime.map_err(|error| Error::Unavailable(format!("{doing}: {error}")))?;
         runtime.block_on(answer).map_err(|error| failure(doing, &error, self.said()))
