@@ -3,6 +3,7 @@
 mod feed;
 mod loss;
 mod records;
+mod speed;
 mod topics;
 
 use crate::support::kafka::committed;

@@ -214,6 +214,18 @@ pub fn committed(brokers: &str, topic: &str) -> Vec<Record> {
     records
 }
 
+/// What the broker's own tool says of that many records of 100 bytes, lz4, acks=all.
+pub fn producer_performance(brokers: &str, topic: &str, records: u64) -> String {
+    let tool = java(&["org.apache.kafka.tools.ProducerPerformance", "--topic", topic, "--throughput", "-1"])
+        .args(["--record-size", "100", "--num-records", &records.to_string(), "--producer-props"])
+        .args([&format!("bootstrap.servers={brokers}"), "acks=all", "compression.type=lz4"])
+        .output()
+        .expect("java runs");
+    let said = String::from_utf8_lossy(&tool.stdout).into_owned();
+    assert!(tool.status.success(), "{said}{}", String::from_utf8_lossy(&tool.stderr));
+    said.lines().last().unwrap_or_default().into()
+}
+
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("it is bound").port()
 }
