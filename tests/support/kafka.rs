@@ -46,7 +46,6 @@ struct Running {
     pid: u32,
 }
 
-/// Ports and a folder for a broker that does not run yet.
 impl Broker {
     /// One of its own, that clients find at its own port.
     pub fn start() -> Broker {
@@ -55,7 +54,7 @@ impl Broker {
         broker
     }
 
-    /// Clients find it at `advertised` (a proxy to [`Broker::port`]) once they know that address.
+    /// Ports and a folder, and no process yet. Clients find it at `advertised` (of a proxy to the port it is told) once they ask the broker itself.
     pub fn prepare(advertised: Option<&dyn Fn(u16) -> u16>) -> Broker {
         let (port, controller) = (free_port(), free_port());
         let advertised = advertised.map_or(port, |proxy| proxy(port));
@@ -116,10 +115,6 @@ impl Broker {
         assert!(kill.is_ok_and(|status| status.success()), "the broker was gone already:\n{}", self.log());
         drop(running.keeper.stdin.take());
         running.keeper.wait().expect("it is our child");
-    }
-
-    pub fn port(&self) -> u16 {
-        self.port
     }
 
     pub fn address(&self) -> String {
