@@ -6,10 +6,12 @@
 //! name is an error, and every error names the setting and where its value came from.
 //! Left to others: what a setting does.
 
+mod kafka;
 mod machine;
 mod parse;
 mod settings;
 
+pub use kafka::Kafka;
 pub use machine::Machine;
 pub use parse::{Error, Source, Value};
 pub use settings::{Default, Kind, SETTINGS, Setting, find, markdown};
@@ -76,6 +78,7 @@ pub struct Config {
     pub grpc: Grpc,
     pub http: Http,
     pub tls: Tls,
+    pub kafka: Kafka,
     /// Start although the wall clock jumped or the journal ends ahead of it.
     pub accept_clock: bool,
     pub shutdown_seconds: u64,
@@ -269,9 +272,18 @@ impl Config {
         if let Some(path) = sources.file.clone().or_else(|| variable("ASSENT_CONFIG").map(PathBuf::from)) {
             for (key, text) in parse::read_file(&path)? {
                 let source = Source::File { path: path.clone(), key: key.clone() };
+                if let Some(property) = key.strip_prefix(kafka::PROPERTIES) {
+                    config.kafka.properties.insert(property.into(), text);
+                    continue;
+                }
                 let setting = SETTINGS.iter().find(|setting| setting.key == key);
                 config.set(setting.ok_or_else(|| Error::unknown(&key, source.clone()))?, &text, source)?;
             }
+        }
+        // The name that everybody gives it; ASSENT_KAFKA_BROKERS wins over it, as any setting of ours would.
+        if let Some(text) = variable("KAFKA_BROKERS") {
+            let setting = find("kafka-brokers").expect("it is in the table");
+            config.set(setting, text, Source::Environment("KAFKA_BROKERS".into()))?;
         }
         for (name, text) in &sources.environment {
             if !name.starts_with("ASSENT_") || CLIENT_VARIABLES.contains(&name.as_str()) {
@@ -378,6 +390,7 @@ impl Config {
             }
             _ => {}
         }
+        self.kafka.check()?;
         if self.grpc_addr == self.http_addr && self.grpc_addr.port() != 0 {
             return clash("http.addr", format!("gRPC and HTTP cannot both listen on {}", self.http_addr));
         }
@@ -436,6 +449,7 @@ impl Config {
             grpc: Grpc::default(),
             http: Http::default(),
             tls: Tls::default(),
+            kafka: Kafka::default(),
             accept_clock: false,
             shutdown_seconds: 0,
             log_level: tracing::Level::INFO,

@@ -102,6 +102,9 @@ fn edges(setting: &Setting) -> (Vec<String>, Vec<String>) {
         Kind::Switch => (vec!["true".into(), "off".into()], vec!["maybe".into(), "".into()]),
         Kind::Path => (vec!["some/where".into()], vec!["".into()]),
         Kind::Address => (vec!["127.0.0.1:0".into(), "[::]:65535".into()], vec!["localhost".into(), "1:2:3".into()]),
+        Kind::Hosts => (vec!["a:1,b:2".into(), "[::1]:9092".into()], vec!["".into(), "a".into(), "a:1,".into()]),
+        Kind::TopicPart => (vec!["a".into(), "a.b_c-9".into()], vec!["".into(), "a b".into(), "a".repeat(101)]),
+        Kind::Text => (vec!["a b".into()], vec!["".into(), "a".repeat(1_025)]),
         Kind::Choice(choices) => (choices.iter().map(|choice| choice.to_string()).collect(), vec!["other".into()]),
     }
 }
@@ -165,6 +168,55 @@ fn settings_that_do_not_agree_are_refused() {
     check_error(load(&[("tls-cert", "a")], &[], ""), &["--tls-cert", "--tls-key"]);
     check_error(load(&[("tls-key", "a")], &[], ""), &["--tls-key", "--tls-cert"]);
     check_error(load(&[("tls-client-ca", "a")], &[], ""), &["--tls-client-ca", "--tls-cert"]);
+}
+
+#[test]
+fn kafka_is_set_by_its_own_variable_and_passes_properties_through() {
+    let environment = [("KAFKA_BROKERS", "a:1,b:2")];
+    assert_eq!(load(&[], &environment, "").unwrap().kafka.brokers.as_deref(), Some("a:1,b:2"));
+    assert_eq!(
+        load(&[], &environment, "[kafka]\nbrokers = \"c:3\"").unwrap().kafka.brokers.as_deref(),
+        Some("a:1,b:2")
+    );
+    let stronger = [environment[0], ("ASSENT_KAFKA_BROKERS", "d:4")];
+    assert_eq!(load(&[], &stronger, "").unwrap().kafka.brokers.as_deref(), Some("d:4"));
+    assert_eq!(load(&[("kafka-brokers", "e:5")], &stronger, "").unwrap().kafka.brokers.as_deref(), Some("e:5"));
+    assert!(load(&[], &[], "").unwrap().kafka.options([7; 16]).unwrap().is_none(), "without brokers it is off");
+    check_error(load(&[], &[("KAFKA_BROKERS", "nowhere")], ""), &["kafka.brokers", "KAFKA_BROKERS", "must be"]);
+
+    let file = "[kafka.properties]\n\"linger.ms\" = 50\nsocket.keepalive.enable = true\n";
+    let options = load(&[], &environment, file).unwrap().kafka.options([7; 16]).unwrap().expect("it is on");
+    let given =
+        |name: &str| options.properties.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str());
+    assert_eq!((given("linger.ms"), given("socket.keepalive.enable")), (Some("50"), Some("true")));
+    let refused = |line: &str, says: &[&str]| check_error(load(&[], &[], &format!("[kafka.properties]\n{line}")), says);
+    refused("\"transactional.id\" = \"x\"", &["kafka.properties", "transactional.id", "deployment"]);
+    refused("acks = 1", &["acks", "exactly once"]);
+    refused("\"security.protocol\" = \"ssl\"", &["security.protocol", "kafka.security"]);
+}
+
+#[test]
+fn kafka_security_is_checked_as_a_whole() {
+    let sasl = [("kafka-security", "sasl_plaintext"), ("kafka-sasl-username", "me")];
+    check_error(load(&sasl[..1], &[], ""), &["kafka.sasl_username"]);
+    check_error(load(&sasl, &[], ""), &["kafka.sasl_password_file"]);
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let path = folder.path().join("password");
+    let whole = [sasl[0], sasl[1], ("kafka-sasl-password-file", path.to_str().unwrap()), ("kafka-brokers", "a:1")];
+    let kafka = load(&whole, &[], "").unwrap().kafka;
+    let missing = kafka.options([7; 16]).expect_err("there is no such file").to_string();
+    assert!(missing.contains("kafka.sasl_password_file"), "{missing}");
+    std::fs::write(&path, "secret\n").expect("it is ours");
+    let options = kafka.options([7; 16]).unwrap().expect("it is on");
+    assert!(options.properties.contains(&("sasl.password".into(), "secret".into())));
+    assert!(!format!("{options:?}").contains("secret"), "a password is never shown");
+    if cfg!(not(feature = "kafka-tls")) {
+        check_error(load(&[("kafka-security", "ssl")], &[], ""), &["kafka.security", "kafka-tls"]);
+        check_error(
+            load(&[("kafka-sasl-mechanism", "SCRAM-SHA-256")], &[], ""),
+            &["kafka.sasl_mechanism", "kafka-tls"],
+        );
+    }
 }
 
 #[test]

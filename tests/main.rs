@@ -62,6 +62,10 @@ mod postgres;
 /// Start, stop, kill -9 and start again on one folder.
 mod node;
 
+// The way out.
+/// Events reach a real Apache Kafka exactly once, in order, whatever is killed or cut on the way.
+mod kafka;
+
 // The load generator.
 /// Every mode balances its ledger against a node; a ledger outlives kill -9, and notices a vote too
 /// many or too few.

@@ -9,6 +9,7 @@ mod clock;
 mod doctor;
 mod dump;
 mod journal;
+mod kafka;
 pub mod load;
 mod migrate;
 mod probe;
@@ -74,6 +75,9 @@ enum Command {
     /// The archive: tell a node that it is mended
     #[command(subcommand)]
     Archive(sinks::ArchiveCommand),
+    /// Tell a node that its topics in Kafka are as they should be
+    #[command(subcommand)]
+    Kafka(kafka::KafkaCommand),
     /// List every setting with its flag, variable, default and bound
     Settings(settings::SettingsArgs),
     Submit(client::SubmitArgs),
@@ -104,6 +108,7 @@ pub fn main() -> ExitCode {
         Command::Migrate(args) => migrate::run(args),
         Command::Sinks(command) => sinks::run(command),
         Command::Archive(command) => sinks::run_archive(command),
+        Command::Kafka(command) => kafka::run(command),
         Command::Settings(args) => settings::run(args),
         Command::Submit(args) => client::submit(args),
         Command::Vote(args) => client::vote(args),

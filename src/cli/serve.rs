@@ -36,7 +36,7 @@ impl Args for ServeArgs {
         for setting in SETTINGS {
             let dim = Style::new().dimmed();
             let bound = match setting.kind {
-                Kind::Path | Kind::Address | Kind::Switch => String::new(),
+                Kind::Path | Kind::Address | Kind::Switch | Kind::Hosts | Kind::Text => String::new(),
                 _ => format!(" [{}]", setting.kind.bound()),
             };
             let help = format!("{} {dim}[default: {}]{bound}{dim:#}", setting.help, setting.default_shown());
@@ -52,7 +52,8 @@ impl Args for ServeArgs {
                 Kind::Path if setting.key == "data" => arg.value_name("DIR"),
                 Kind::Path => arg.value_name("FILE"),
                 Kind::Address => arg.value_name("ADDR"),
-                Kind::Choice(_) => arg.value_name("NAME"),
+                Kind::Choice(_) | Kind::TopicPart | Kind::Text => arg.value_name("NAME"),
+                Kind::Hosts => arg.value_name("HOSTS"),
             });
         }
         command.after_help(AFTER)
@@ -87,6 +88,7 @@ fn heading(key: &str) -> &'static str {
         Some("grpc") => "gRPC",
         Some("http") => "HTTP",
         Some("tls") => "TLS",
+        Some("kafka") => "Kafka",
         _ => "Node",
     }
 }

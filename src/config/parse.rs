@@ -14,6 +14,7 @@ pub enum Value {
     Address(SocketAddr),
     /// One of the choices, as the table spells it.
     Choice(&'static str),
+    Text(String),
 }
 
 /// Where a value came from.
@@ -105,6 +106,11 @@ impl Kind {
                 let found = choices.iter().find(|choice| **choice == text);
                 found.map(|choice| Value::Choice(choice)).ok_or_else(|| format!("must be {}", self.bound()))
             }
+            Kind::Hosts => text_if(text, text.split(',').all(is_host))
+                .ok_or_else(|| "must be hosts with their ports, as in kafka-1:9092,kafka-2:9092".into()),
+            Kind::TopicPart => text_if(text, is_topic_part(text)).ok_or_else(|| format!("must be {}", self.bound())),
+            Kind::Text => text_if(text, text.len() <= TEXT_BYTES_MAX && !text.chars().any(char::is_control))
+                .ok_or_else(|| format!("must be {}", self.bound())),
         }
     }
 
@@ -123,8 +129,30 @@ impl Kind {
                 [rest @ .., last] if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
                 _ => choices.join(", "),
             },
+            Kind::Hosts => "host:port,…".into(),
+            Kind::TopicPart => format!("1 to {TOPIC_PART_BYTES_MAX} letters, digits, `.`, `_` and `-`"),
+            Kind::Text => format!("1 to {TEXT_BYTES_MAX} bytes of text"),
         }
     }
+}
+
+const TEXT_BYTES_MAX: usize = 1_024;
+/// A topic's name takes 249 bytes, and ours 30 of them.
+const TOPIC_PART_BYTES_MAX: usize = 100;
+
+fn text_if(text: &str, good: bool) -> Option<Value> {
+    (good && !text.is_empty()).then(|| Value::Text(text.into()))
+}
+
+/// `name:9092`, `10.0.0.1:9092`, `[::1]:9092`.
+fn is_host(text: &str) -> bool {
+    let Some((host, port)) = text.trim().rsplit_once(':') else { return false };
+    let legal = |c: char| c.is_ascii_alphanumeric() || ".-_[]:".contains(c);
+    !host.is_empty() && host.chars().all(legal) && port.parse::<u16>().is_ok_and(|port| port != 0)
+}
+
+fn is_topic_part(text: &str) -> bool {
+    text.len() <= TOPIC_PART_BYTES_MAX && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
 }
 
 /// `65536`, `64KiB`, `64 KiB`, `1GiB`.
@@ -231,6 +259,27 @@ impl Field for Option<PathBuf> {
     }
 }
 
+impl Field for String {
+    fn put(&mut self, value: Value) {
+        let Value::Text(text) = value else { unreachable!("the table gives this field a text") };
+        *self = text;
+    }
+}
+
+impl Field for Option<String> {
+    fn put(&mut self, value: Value) {
+        let Value::Text(text) = value else { unreachable!("the table gives this field a text") };
+        *self = Some(text);
+    }
+}
+
+impl Field for &'static str {
+    fn put(&mut self, value: Value) {
+        let Value::Choice(name) = value else { unreachable!("the table gives this field a choice") };
+        *self = name;
+    }
+}
+
 impl Field for SocketAddr {
     fn put(&mut self, value: Value) {
         let Value::Address(address) = value else { unreachable!("the table gives this field an address") };
@@ -277,15 +326,21 @@ impl Field for tracing::Level {
 
 #[cfg(test)]
 mod tests {
-    use super::{bytes, grouped, show_bytes};
+    use super::{bytes, grouped, is_host, show_bytes};
 
     #[test]
-    fn sizes_are_read_and_shown() {
+    fn sizes_and_hosts_are_read_and_shown() {
         for (text, count) in [("0", 0), ("65536", 65_536), ("64KiB", 65_536), ("64 KiB", 65_536), ("2_048", 2_048)] {
             assert_eq!(bytes(text), Some(count), "{text}");
         }
         for text in ["", "KiB", "64kb", "1.5MiB", "-1", "99999999999TiB"] {
             assert_eq!(bytes(text), None, "{text}");
+        }
+        for text in ["a:1", "a-1.b:9092", "10.0.0.1:1", "[::1]:9092"] {
+            assert!(is_host(text), "{text}");
+        }
+        for text in ["", "a", "a:", ":1", "a:0", "a:70000", "a b:1", "http://a:1"] {
+            assert!(!is_host(text), "{text}");
         }
         assert_eq!(show_bytes(65_536), "64 KiB");
         assert_eq!(show_bytes(65_537), "65,537");

@@ -19,14 +19,32 @@ pub struct Setting {
 
 /// What values a setting takes, bounds included.
 pub enum Kind {
-    Number { min: u64, max: u64 },
-    PowerOfTwo { min: u64, max: u64 },
-    Seconds { min: u64, max: u64 },
-    Bytes { min: u64, max: u64 },
+    Number {
+        min: u64,
+        max: u64,
+    },
+    PowerOfTwo {
+        min: u64,
+        max: u64,
+    },
+    Seconds {
+        min: u64,
+        max: u64,
+    },
+    Bytes {
+        min: u64,
+        max: u64,
+    },
     Switch,
     Path,
     Address,
     Choice(&'static [&'static str]),
+    /// `host:port`, with commas between.
+    Hosts,
+    /// What may be part of a topic's name.
+    TopicPart,
+    /// A line of printable text.
+    Text,
 }
 
 /// What a setting is when nobody says.
@@ -111,7 +129,7 @@ macro_rules! setting {
 }
 
 use Default::{Derived, Fixed, Unset};
-use Kind::{Address, Bytes, Choice, Number, Path, PowerOfTwo, Seconds, Switch};
+use Kind::{Address, Bytes, Choice, Hosts, Number, Path, PowerOfTwo, Seconds, Switch, Text, TopicPart};
 
 /// Every setting, in the order of the README's table.
 #[rustfmt::skip]
@@ -250,4 +268,36 @@ pub static SETTINGS: &[Setting] = &[
         "PEM private key of the certificate.", tls.key, true),
     setting!("tls.client_ca", "tls-client-ca", Path, Unset,
         "PEM certificates of who may sign clients; when given, clients must show one (mutual TLS).", tls.client_ca, true),
+
+    // Kafka.
+    setting!("kafka.brokers", "kafka-brokers", Hosts, Unset,
+        "Kafka's brokers; events go to approval-events. KAFKA_BROKERS says the same.", kafka.brokers, true),
+    setting!("kafka.topic_prefix", "kafka-topic-prefix", TopicPart, Unset,
+        "In front of every topic's name: separates deployments on one cluster.", kafka.topic_prefix),
+    setting!("kafka.partitions", "kafka-partitions", Number { min: 0, max: 10_000 }, Fixed("0"),
+        "Partitions of approval-events. 0: as it has them, 6 when it is made.", kafka.partitions),
+    setting!("kafka.replication", "kafka-replication", Number { min: 0, max: 100 }, Fixed("0"),
+        "Copies of each partition when a topic is made. 0: the broker's default.", kafka.replication),
+    setting!("kafka.compression", "kafka-compression", Choice(&["none", "gzip", "snappy", "lz4"]), Fixed("lz4"),
+        "How records are compressed.", kafka.compression),
+    setting!("kafka.queue_bytes_max", "kafka-queue-bytes-max", Bytes { min: 16 * MIB, max: 2 * GIB - MIB }, Fixed("134217728"),
+        "Keys and values that wait in the client.", kafka.queue_bytes_max),
+    setting!("kafka.transaction_events_max", "kafka-transaction-events-max", Number { min: 1, max: 1_000_000 }, Fixed("100000"),
+        "Events in one transaction.", kafka.transaction_events_max),
+    setting!("kafka.linger_millis", "kafka-linger-millis", Number { min: 0, max: 60_000 }, Fixed("20"),
+        "How long a transaction that is not full waits for more.", kafka.linger_millis),
+    setting!("kafka.transaction_timeout_seconds", "kafka-transaction-timeout-seconds", Seconds { min: 1, max: 900 }, Fixed("60"),
+        "A transaction that takes longer is given up and sent again.", kafka.transaction_timeout_seconds),
+    setting!("kafka.answer_timeout_seconds", "kafka-answer-timeout-seconds", Seconds { min: 1, max: 600 }, Fixed("10"),
+        "Longest wait for a broker, for topics and for the position.", kafka.answer_timeout_seconds),
+    setting!("kafka.security", "kafka-security", Choice(&["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"]), Fixed("plaintext"),
+        "How brokers are spoken to; ssl needs a build with the feature kafka-tls.", kafka.security),
+    setting!("kafka.tls_ca", "kafka-tls-ca", Path, Unset,
+        "PEM certificates of who may sign brokers.", kafka.tls_ca),
+    setting!("kafka.sasl_mechanism", "kafka-sasl-mechanism", Choice(&["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]), Fixed("PLAIN"),
+        "How this node proves who it is; SCRAM needs a build with the feature kafka-tls.", kafka.sasl_mechanism),
+    setting!("kafka.sasl_username", "kafka-sasl-username", Text, Unset,
+        "Who this node is to the brokers.", kafka.sasl_username),
+    setting!("kafka.sasl_password_file", "kafka-sasl-password-file", Path, Unset,
+        "File with the password, and nothing else but a line's end.", kafka.sasl_password_file),
 ];

@@ -108,4 +108,4 @@ pub use retention::{Covered, release_before, release_covered};
 pub use snapshot::{SLICE_BYTES_MAX, SliceView, SnapshotReader, SnapshotSummary, SnapshotWriter};
 pub use storage::{Entry, Locked, LogWriter, Storage, ready};
 pub use uring::{GlommioStorage, GlommioWriter};
-pub use verify::{LogReport, Report, verify, verify_on};
+pub use verify::{LogReport, Report, describe, verify, verify_on};

@@ -60,11 +60,19 @@ pub fn verify(dir: &Path) -> Result<Report, Error> {
     verify_on(&PosixStorage, dir)
 }
 
+/// What the data folder at `dir` says it is; reads its meta file only, without its lock.
+pub fn describe(dir: &Path) -> Result<FolderMeta, Error> {
+    read_meta(&PosixStorage, dir)
+}
+
+fn read_meta<S: Storage>(storage: &S, dir: &Path) -> Result<FolderMeta, Error> {
+    let missing = || Error::damaged(&dir.join("meta"), 0, "there is no meta file: this is no data folder");
+    meta::read(storage, dir)?.ok_or_else(missing)
+}
+
 /// The same on another disk.
 pub fn verify_on<S: Storage>(storage: &S, dir: &Path) -> Result<Report, Error> {
-    let Some(meta) = meta::read(storage, dir)? else {
-        return Err(Error::damaged(&dir.join("meta"), 0, "there is no meta file: this is no data folder"));
-    };
+    let meta = read_meta(storage, dir)?;
     let mut logs = Vec::new();
     for log in meta.generations.iter().flat_map(|generation| &generation.logs) {
         let mut report = LogReport { generation: log.generation, ordinal: log.ordinal, ..LogReport::default() };

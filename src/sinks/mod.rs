@@ -7,9 +7,10 @@
 //! health and metrics. A third destination is one file.
 
 mod archive;
-mod event;
 mod file;
+pub mod kafka;
 mod lag;
+mod message;
 mod place;
 mod pump;
 mod reader;
@@ -17,8 +18,8 @@ mod register;
 mod watch;
 
 pub use archive::ArchiveSink;
-pub use event::event_message;
 pub use file::{FileOptions, FileSink};
+pub use message::event_message;
 pub use pump::Pump;
 pub use register::{Register, RegisterError, Registered};
 pub use watch::{Watch, Watched, resume_file};

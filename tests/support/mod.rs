@@ -4,6 +4,7 @@ pub mod approvals;
 pub mod archive;
 pub mod calls;
 pub mod crash_storage;
+pub mod kafka;
 mod node;
 pub mod oracle;
 pub mod postgres;
