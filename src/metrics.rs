@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// Refusal reasons by number, as in the proto's RefusalReason; 0 is none.
-pub const REASONS: [&str; 14] = [
+pub const REASONS: [&str; 15] = [
     "UNSPECIFIED",
     "INVALID_ARGUMENT",
     "NOT_FOUND",
@@ -31,6 +31,7 @@ pub const REASONS: [&str; 14] = [
     "CLOCK_JUMP",
     "OVERLOADED",
     "STOPPING",
+    "LOOK_UP_FIRST",
 ];
 
 /// Outcomes by their place in [`ShardMetrics::decided`].
