@@ -12,13 +12,13 @@ impl Engine {
     }
 
     /// Forgets up to `max` decided approvals, in their order, as long as `may` says so of the newest
-    /// event of the next; answers how many. `known` is told their ids first, all in one: a false
-    /// keeps them all (whoever remembers ids is busy, or full).
+    /// event of the next; answers how many. `known` is told their ids and hashes before, and answers
+    /// how many of them it took note of: no more are forgotten.
     pub fn evict_decided(
         &mut self,
         max: usize,
         mut may: impl FnMut(EventRef) -> bool,
-        known: impl FnOnce(&[(ApprovalId, u64)]) -> bool,
+        known: impl FnOnce(&[(ApprovalId, u64)]) -> usize,
     ) -> usize {
         let mut records = std::mem::take(&mut self.due);
         let mut next = self.decided.first();
@@ -41,7 +41,7 @@ impl Engine {
             ids.push((hot.id, hash));
         }
         records.truncate(ids.len());
-        let count = if ids.is_empty() || !known(&ids) { 0 } else { ids.len() };
+        let count = if ids.is_empty() { 0 } else { known(&ids).min(ids.len()) };
         for (record, (_, hash)) in records.iter().zip(&ids).take(count) {
             self.evict_record(*record, *hash);
         }

@@ -12,7 +12,7 @@ use super::storage::Storage;
 /// pool, or are removed. The segment in use, and every one behind a kept one, stays. Gives the number of segments.
 pub fn release_before<S: Storage>(folder: &Folder<S>, log: &LogMeta, sequence: u64) -> Result<usize, Error> {
     let dir = log_dir(folder.dir(), log.ordinal);
-    let Some((_, path, _)) = snapshot::list(folder.storage(), &dir)?.pop() else { return Ok(0) };
+    let Some((_, path, _)) = snapshot::list(folder.storage(), &dir, snapshot::SNAPSHOT)?.pop() else { return Ok(0) };
     let snapshot = SnapshotReader::open(folder.storage(), &path, log.id)?;
     let keep_from = sequence.min(snapshot.summary().smallest_sequence + 1);
     let chain = Chain::read(folder.storage(), &dir, log)?;
