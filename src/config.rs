@@ -108,6 +108,8 @@ pub struct Limits {
     pub eligible_sets_max: usize,
     pub eligible_bytes_max: usize,
     pub content_bytes_max: usize,
+    pub decided_keep_seconds: u64,
+    pub id_filter_bytes: u64,
     pub lifetime_default_seconds: u64,
     pub lifetime_max_seconds: u64,
     pub watchers_max: usize,

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 /// Refusal reasons by number, as in the proto's RefusalReason; 0 is none.
-pub const REASONS: [&str; 14] = [
+pub const REASONS: [&str; 15] = [
     "UNSPECIFIED",
     "INVALID_ARGUMENT",
     "NOT_FOUND",
@@ -31,6 +31,7 @@ pub const REASONS: [&str; 14] = [
     "CLOCK_JUMP",
     "OVERLOADED",
     "STOPPING",
+    "LOOK_UP_FIRST",
 ];
 
 /// Outcomes by their place in [`ShardMetrics::decided`].
@@ -137,6 +138,10 @@ pub struct ShardMetrics {
     pub turn_cpu_seconds: Histogram,
     /// The same turn by the wall.
     pub turn_wall_seconds: Histogram,
+    /// Decided and archived approvals that left memory.
+    pub evicted: Counter,
+    /// The node's, shared by its shards.
+    pub id_filter: Arc<IdFilterMetrics>,
     pub snapshots: Counter,
     pub snapshot_sequence: Gauge,
 
@@ -158,6 +163,17 @@ pub struct ShardMetrics {
     pub appended_sequence: Gauge,
     pub durable_sequence: Gauge,
     pub published_sequence: Gauge,
+}
+
+/// The filter of ids known before.
+#[derive(Debug, Default)]
+pub struct IdFilterMetrics {
+    /// Memory allocated for it.
+    pub bytes: Gauge,
+    /// Ids in it.
+    pub ids: Gauge,
+    /// Generations dropped because the memory was used up.
+    pub dropped: Counter,
 }
 
 /// What the gRPC front counts.
@@ -237,6 +253,7 @@ pub struct Metrics {
     pub identity: Identity,
     started: Instant,
     shards: Vec<Arc<ShardMetrics>>,
+    pub id_filter: Arc<IdFilterMetrics>,
     pub front: FrontMetrics,
     pub window: WindowMetrics,
     sinks: Mutex<Vec<Arc<SinkMetrics>>>,
@@ -274,12 +291,15 @@ pub struct Totals {
 
 impl Metrics {
     pub fn new(identity: Identity) -> Arc<Metrics> {
-        let shards = (0..identity.shards).map(|_| Arc::default()).collect();
+        let id_filter = Arc::<IdFilterMetrics>::default();
+        let shard = || ShardMetrics { id_filter: id_filter.clone(), ..ShardMetrics::default() };
+        let shards = (0..identity.shards).map(|_| Arc::new(shard())).collect();
         let started = Instant::now();
         Arc::new(Metrics {
             identity,
             started,
             shards,
+            id_filter,
             front: FrontMetrics::default(),
             window: WindowMetrics::default(),
             sinks: Mutex::default(),

@@ -164,6 +164,8 @@ fn start_shards(config: &Config, executor: Executor, metrics: &Arc<Metrics>) -> 
             lifetime_default_us: limits.lifetime_default_seconds * 1_000_000,
             lifetime_max_us: limits.lifetime_max_seconds * 1_000_000,
         },
+        decided_keep: Duration::from_secs(limits.decided_keep_seconds),
+        id_filter_bytes: limits.id_filter_bytes,
         snapshot: shard::SnapshotOptions {
             // Nothing to shorten where nothing is read back.
             tail_events_max: match config.durability {

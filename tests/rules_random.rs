@@ -9,7 +9,7 @@ use crate::support::recorder::Recorder;
 use assent::engine::{Clock, Counters, Engine, Limits, VoteDecision};
 use assent::model::*;
 use proptest::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 const NAMES: [&str; 12] = ["a", "b", "c", "d", "e", "f", "g", "h", "alice@example.org", "j", "k", "l"];
@@ -48,6 +48,8 @@ enum Step {
     /// Slices of the even or the odd partitions.
     Slices(bool),
     Evict(u8),
+    /// At most so many of the decided, of those whose newest event is so many behind the last.
+    EvictDecided(usize, u64),
 }
 
 fn vote() -> impl Strategy<Value = Vote> {
@@ -60,7 +62,16 @@ fn vote() -> impl Strategy<Value = Vote> {
     })
 }
 
-fn step(evict: bool) -> impl Strategy<Value = Step> {
+/// What steps make the engine forget.
+#[derive(Clone, Copy)]
+enum Forgets {
+    Nothing,
+    /// What is decided, in its order; ids are then taken once.
+    Decided,
+    Anything,
+}
+
+fn step(evict: Forgets) -> impl Strategy<Value = Step> {
     let open = (0..14u8, 0..4u8, 1..8u16, 0..4u16, prop::option::of(-2_000..60_000i64)).prop_flat_map(
         |(id, flavour, q, more, expires)| {
             (prop::option::weighted(0.3, 1..1u16 << 12), 0..4u8).prop_map(move |(eligible, hash)| Step::Open {
@@ -86,7 +97,11 @@ fn step(evict: bool) -> impl Strategy<Value = Step> {
         1 => any::<bool>().prop_map(Step::Clock),
         1 => any::<bool>().prop_map(Step::Opens),
         1 => any::<bool>().prop_map(Step::Slices),
-        3 => (0..14u8).prop_map(move |id| if evict { Step::Evict(id) } else { Step::Touch(id) }),
+        3 => (0..14u8).prop_map(move |id| match evict {
+            Forgets::Anything => Step::Evict(id),
+            Forgets::Decided => Step::EvictDecided(usize::from(id % 5), u64::from(id / 5) * 4),
+            Forgets::Nothing => Step::Touch(id),
+        }),
     ]
 }
 
@@ -189,6 +204,8 @@ struct Run {
     expire: bool,
     opens: bool,
     slices: BTreeMap<u32, (Vec<u8>, u64)>,
+    /// Ids of what was decided and forgotten.
+    forgotten: BTreeSet<ApprovalId>,
 }
 
 impl Run {
@@ -201,6 +218,7 @@ impl Run {
             expire: true,
             opens: true,
             slices: BTreeMap::new(),
+            forgotten: BTreeSet::new(),
         }
     }
 
@@ -208,6 +226,8 @@ impl Run {
         let clock = Clock { now: self.now, expire: self.expire };
         let time = Now { now: self.now, expire: self.expire };
         match step {
+            // The filter of ids known before sees to that.
+            Step::Open { id: number, .. } if self.forgotten.contains(&id(*number)) => {}
             Step::Open { id: number, flavour, q, n, expires, eligible, hash: hash_number } => {
                 let eligible = eligible.map(set);
                 let total = eligible.as_ref().map_or(*n, |set| set.members.len() as u16);
@@ -285,6 +305,30 @@ impl Run {
                 self.sink.newest.remove(&id(*number));
                 self.sink.names_went = true;
             }
+            Step::EvictDecided(max, behind) => {
+                let through = self.sink.sequence.saturating_sub(*behind);
+                let mut decided: Vec<_> =
+                    self.oracle.approvals.iter().filter(|(_, a)| a.status != Status::Pending).collect();
+                decided.sort_by_key(|(id, _)| self.sink.newest[id].sequence());
+                let first = decided.first().map(|(id, _)| self.sink.newest[id]);
+                assert_eq!(self.engine.decided_first(), first);
+                decided.retain(|(id, _)| self.sink.newest[id].sequence() <= through);
+                let expected: Vec<_> = decided.into_iter().map(|(id, _)| *id).take(*max).collect();
+                let may = |event: EventRef| event.sequence() <= through;
+                assert_eq!(self.engine.evict_decided(*max, may, |_| 0), 0, "nothing is forgotten that nobody notes");
+                let mut told = Vec::new();
+                let count = self.engine.evict_decided(*max, may, |ids| {
+                    told.extend(ids.iter().map(|(id, _)| *id));
+                    ids.len()
+                });
+                assert_eq!((told, count), (expected.clone(), expected.len()));
+                for id in expected {
+                    self.oracle.approvals.remove(&id);
+                    self.sink.newest.remove(&id);
+                    self.forgotten.insert(id);
+                }
+                self.sink.names_went = true;
+            }
         }
     }
 
@@ -349,7 +393,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
 
     #[test]
-    fn keeps_the_rules_and_forgets_without_a_trace(steps in prop::collection::vec(step(true), 1..80)) {
+    fn keeps_the_rules_and_forgets_without_a_trace(steps in prop::collection::vec(step(Forgets::Anything), 1..80)) {
         let mut run = Run::new();
         for step in &steps {
             run.take(step);
@@ -365,7 +409,46 @@ proptest! {
     }
 
     #[test]
-    fn replay_and_snapshot_give_the_same_states(steps in prop::collection::vec(step(false), 1..120)) {
+    fn what_is_decided_goes_in_its_order_and_comes_back_by_replay(
+        steps in prop::collection::vec(step(Forgets::Decided), 1..120),
+    ) {
+        let mut run = Run::new();
+        for step in &steps {
+            run.take(step);
+            run.check();
+        }
+        let expected = show(&run.engine, run.now);
+        let slices = &run.slices;
+        let held = |partition: u32| slices.get(&partition).map_or(0, |(_, sequence)| *sequence);
+        for with_slices in [false, true] {
+            let mut again = engine();
+            if with_slices {
+                for (bytes, _) in run.slices.values() {
+                    again.read_partition(bytes).expect("it was written");
+                }
+            }
+            let replayed = run.sink.replay(&mut again, |partition| if with_slices { held(partition) } else { 0 });
+            prop_assert_eq!(replayed, Ok(run.sink.sequence));
+            // What came back is decided, and goes again.
+            let states = show(&again, run.now).states;
+            let back: Vec<_> = states.keys().filter(|id| run.forgotten.contains(id)).copied().collect();
+            prop_assert!(with_slices || back.len() == run.forgotten.len());
+            for id in &back {
+                prop_assert!(states[id].status != Status::Pending);
+                prop_assert!(again.evict(id));
+            }
+            let shown = show(&again, run.now);
+            prop_assert_eq!(&shown.states, &expected.states);
+            prop_assert_eq!(&shown.votes, &expected.votes);
+            prop_assert_eq!(&shown.counters, &expected.counters);
+            let decided = expected.counters.approvals - expected.counters.pending;
+            prop_assert_eq!(again.evict_decided(usize::MAX, |_| true, <[_]>::len), decided);
+            prop_assert_eq!(again.decided_first(), None);
+        }
+    }
+
+    #[test]
+    fn replay_and_snapshot_give_the_same_states(steps in prop::collection::vec(step(Forgets::Nothing), 1..120)) {
         let mut run = Run::new();
         for step in &steps {
             run.take(step);
@@ -411,7 +494,7 @@ proptest! {
 
     #[test]
     fn a_damaged_slice_or_frame_is_an_error_or_another_state_never_a_crash(
-        steps in prop::collection::vec(step(false), 10..40),
+        steps in prop::collection::vec(step(Forgets::Nothing), 10..40),
         at in any::<prop::sample::Index>(),
         bit in 0..8u8,
     ) {

@@ -44,6 +44,8 @@ fn options(shards: usize) -> shard::Options {
         pin: false,
         ring_capacity: 64,
         limits: limits(),
+        decided_keep: Duration::ZERO,
+        id_filter_bytes: 16 << 10,
         snapshot: SnapshotOptions { tail_events_max: 25, tail_bytes_max: 1 << 20 },
         journal: journal::Options {
             segment_bytes: 20 << 10,
@@ -228,7 +230,9 @@ impl Ledger {
     async fn send(&mut self, started: &Started, ops: Vec<Op>) -> bool {
         let answers = join_all(ops.iter().map(|op| async {
             let answered = match op.clone() {
-                Op::Open(request) => started.shards.open(request).await.map(|opened| (opened.repeat, opened.state)),
+                Op::Open(request) => {
+                    started.shards.open(request, None).await.map(|opened| (opened.repeat, opened.state))
+                }
                 Op::Vote(vote) => started.shards.vote(vote).await.map(|voted| (voted.repeat, voted.state)),
             };
             match answered {

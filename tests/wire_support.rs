@@ -100,6 +100,8 @@ impl Front {
             pin: false,
             ring_capacity: 64,
             limits: assent::engine::Limits::for_memory(1 << 30),
+            decided_keep: std::time::Duration::from_secs(60),
+            id_filter_bytes: 1 << 20,
             snapshot: Default::default(),
             journal: assent::journal::Options::default(),
             accept_clock: false,

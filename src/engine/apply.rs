@@ -97,43 +97,18 @@ impl Engine {
     }
 
     pub(super) fn apply_decided(&mut self, record: u32, decided: &Decided) {
-        self.apply_outcome(record, decided.outcome, decided.finalized_at);
         self.timers.remove(record);
+        self.apply_outcome(record, decided.outcome, decided.finalized_at);
     }
 
-    /// As `apply_decided`, for a record whose timer has been handed out.
+    /// As `apply_decided`, for a record that has left the timers; it joins the line of the decided.
     pub(super) fn apply_outcome(&mut self, record: u32, outcome: Outcome, finalized_at: Micros) {
         let hot = self.records.hot_mut(record);
         assert!(hot.is_pending(), "an approval is decided once");
         hot.set_status(outcome.status());
         self.records.cold_mut(record).finalized_at = finalized_at;
         *self.counter(outcome) += 1;
+        self.decided.join(self.timers.links_mut(), record);
         self.latest = self.latest.max(finalized_at);
-    }
-
-    /// Forgets an approval: its record, votes, label, timer, and its hold on names and sets. For an
-    /// archive that has it; false when it is not in memory.
-    pub fn evict(&mut self, id: &ApprovalId) -> bool {
-        let hash = self.key.hash(id);
-        let Some(record) = self.find_hashed(hash, id) else { return false };
-        let mut hot = *self.records.hot(record);
-        match hot.status().outcome() {
-            Some(outcome) => *self.counter(outcome) -= 1,
-            None => self.timers.remove(record),
-        }
-        let validators = &mut self.validators;
-        votes::for_each(&self.blocks, &hot, |validator, _| validators.release(validator));
-        votes::free(&mut self.blocks, &mut hot);
-        if hot.label_class != 0 {
-            let (block, _) = self.records.cold(record).label(hot.label_class);
-            self.blocks.give_back(block);
-        }
-        if hot.set != NO_SET {
-            self.sets.release(hot.set, &mut self.validators);
-        }
-        self.requesters.release(hot.requester);
-        self.index.remove(hash, record);
-        self.records.give_back(record);
-        true
     }
 }

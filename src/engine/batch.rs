@@ -3,7 +3,7 @@
 //! one will read, and by then it is there. Measured at 1 M approvals: see the commit messages.
 
 use super::{Clock, Engine, table::Place, votes};
-use crate::model::{Refusal, ValidatorRef, VoteAnswer, VoteCommand, VoteSink};
+use crate::model::{ValidatorRef, VoteAnswer, VoteCommand, VoteSink};
 
 /// Votes between asking for the index line and reading it …
 const PROBE_LAG: usize = 16;
@@ -63,7 +63,7 @@ impl Engine {
                     validator = self.validators.find(name);
                 }
                 let answer = match records[at % RING] {
-                    NO_RECORD => VoteAnswer::Refused(Refusal::NotFound),
+                    NO_RECORD => VoteAnswer::Refused(sink.absent(&command.approval)),
                     record => self.count_vote(record, &mut validator, command, clock, sink),
                 };
                 sink.answer(command.item, answer);

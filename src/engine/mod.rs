@@ -10,7 +10,7 @@
 //! |---|---|---|
 //! | hot line: id, tally, quorum, times, references | 64 | `record` |
 //! | cold line: request digest, content hash, times | 64 | `record` |
-//! | timer links | 8 | `timer` |
+//! | timer links; once decided, its place in line | 8 | `timer`, `line` |
 //! | index entry, 8 bytes at 58 to 87 % full | 9 to 14 | `table` |
 //! | votes: bitmap (validator numbers below 64) / list of 5 to 8 | 16 / 32 | `votes` |
 //! | **together** | **161 to 182** | measured, with the slack of chunks: 167 to 187 at 1 M and 10 M |
@@ -31,6 +31,8 @@ mod batch;
 mod blocks;
 mod commands;
 mod decide;
+mod evict;
+mod line;
 mod memory;
 mod names;
 mod read;
@@ -50,6 +52,7 @@ pub use snapshot::SnapshotError;
 
 use crate::model::{ApprovalId, EventSink, Micros, Outcome, PARTITIONS, PartitionKey};
 use blocks::Blocks;
+use line::Line;
 use memory::Use;
 use names::{Requesters, Sets, Validators};
 use record::Records;
@@ -139,6 +142,8 @@ pub struct Engine {
     /// Votes and labels.
     blocks: Blocks,
     timers: Timers,
+    /// What is decided, in the order of the decisions.
+    decided: Line,
     validators: Validators,
     requesters: Requesters,
     sets: Sets,
@@ -166,6 +171,7 @@ impl Engine {
             records: Records::new(pool),
             blocks: Blocks::new(Use::Hot, pool),
             timers: Timers::new(pool),
+            decided: Line::EMPTY,
             validators: Validators::new(key, pool),
             requesters: Requesters::new(key, pool),
             sets: Sets::new(key, pool),

@@ -297,8 +297,8 @@ impl Engine {
         let record = self.apply_opened(hash, &id, &opened, last_event);
         self.read_votes(record, tally, reader, &slice.validators)?;
         if let Some(outcome) = status.outcome() {
-            self.apply_outcome(record, outcome, finalized_at);
             self.timers.remove(record);
+            self.apply_outcome(record, outcome, finalized_at);
         }
         Ok(())
     }

@@ -13,15 +13,15 @@ use std::sync::Arc;
 const BITS: u32 = 6;
 const SLOTS: usize = 1 << BITS;
 const LEVELS: usize = 64usize.div_ceil(BITS as usize);
-const NONE: u32 = u32::MAX;
+pub const NONE: u32 = u32::MAX;
 /// In `previous`: the first of this slot's list.
 const HEAD: u32 = 1 << 31;
 
 #[derive(Clone, Copy)]
 #[repr(C)]
-struct Link {
-    next: u32,
-    previous: u32,
+pub struct Link {
+    pub next: u32,
+    pub previous: u32,
 }
 
 const _: () = assert!(size_of::<Link>() == 8);
@@ -45,6 +45,15 @@ impl Timers {
 
     pub fn len(&self) -> usize {
         self.count
+    }
+
+    /// A record that is not in the wheel may use its links for something else.
+    pub fn links(&self) -> &Chunks<Link> {
+        &self.links
+    }
+
+    pub fn links_mut(&mut self) -> &mut Chunks<Link> {
+        &mut self.links
     }
 
     /// Enters a record that is not in the wheel.

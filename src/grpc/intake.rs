@@ -116,7 +116,7 @@ impl<L: Lanes> Intake<L> {
         match parse_open_bytes(request, self.content_bytes_max) {
             Ok(request) => {
                 let shard = self.lanes.shard_of(&request.id);
-                self.opens[shard].push(OpenItem { item, request });
+                self.opens[shard].push(OpenItem { item, request, absence: None });
                 self.open_count += 1;
                 if self.open_count >= RUN_ITEMS_MAX {
                     self.flush_opens();

@@ -58,7 +58,7 @@ impl Approvals {
         let drawn = ApprovalId(uuid::Uuid::now_v7().into_bytes());
         let count = |refusal: &Refusal| self.0.facts.request_refused(refusal.reason());
         let request = parse_open(&request, Some(drawn), self.0.limits.content_bytes_max).inspect_err(count)?;
-        let opened = self.0.shards.open(request).await.inspect_err(|refusal| never_pushed(refusal, count))?;
+        let opened = self.0.shards.open(request, None).await.inspect_err(|refusal| never_pushed(refusal, count))?;
         let log = self.0.shards.log_of(opened.state.last_event);
         Ok(v1::ApprovalStatusMessage { repeat: opened.repeat, ..status_message(&opened.state, log) })
     }

@@ -21,7 +21,7 @@ pub const fn code(reason: Reason) -> Code {
         Reason::VoteStands | Reason::IdTaken => Code::AlreadyExists,
         Reason::NotEligible => Code::PermissionDenied,
         Reason::LimitReached | Reason::NoSpace | Reason::Overloaded => Code::ResourceExhausted,
-        Reason::ClockJump | Reason::Stopping => Code::Unavailable,
+        Reason::ClockJump | Reason::Stopping | Reason::LookUpFirst => Code::Unavailable,
     }
 }
 
@@ -30,7 +30,7 @@ const fn retry_after(reason: Reason) -> Option<Duration> {
     match reason {
         Reason::Overloaded => Some(Duration::from_millis(50)),
         // Room is looked for every second; a place comes with the next approval that is archived.
-        Reason::NoSpace | Reason::LimitReached | Reason::Stopping => Some(Duration::from_secs(1)),
+        Reason::NoSpace | Reason::LimitReached | Reason::Stopping | Reason::LookUpFirst => Some(Duration::from_secs(1)),
         // Until an operator accepts the clock.
         Reason::ClockJump => Some(Duration::from_secs(10)),
         _ => None,
@@ -76,6 +76,10 @@ pub fn status(refusal: &Refusal) -> Status {
         Refusal::NoSpace => "no room is left, on the disk or under folder_bytes_max: try again once there is".into(),
         Refusal::ClockJump => "the clock is in doubt: new approvals wait until an operator accepts it".into(),
         Refusal::Overloaded => "the queue is full: try again after the delay".into(),
+        Refusal::LookUpFirst => {
+            "the id may have been used before, and the archive could not be asked: try again, or draw a new UUIDv7"
+                .into()
+        }
         Refusal::Stopping => "the node is stopping: try again, on another node or when it is back".into(),
     };
     let mut details = ErrorDetails::with_error_info(reason.name(), DOMAIN, facts);
@@ -175,6 +179,7 @@ mod tests {
         check(Refusal::ClockJump, Code::Unavailable, "CLOCK_JUMP", None, true);
         check(Refusal::Overloaded, Code::ResourceExhausted, "OVERLOADED", None, true);
         check(Refusal::Stopping, Code::Unavailable, "STOPPING", None, true);
+        check(Refusal::LookUpFirst, Code::Unavailable, "LOOK_UP_FIRST", None, true);
         check(Refusal::invalid("content", "is too long"), Code::InvalidArgument, "INVALID_ARGUMENT", None, false);
     }
 

@@ -5,6 +5,7 @@
 //!     DIR/reserve               room that is given up when there is no other (pool.rs)
 //!     DIR/pool/prepared-N       segments that belong to no log yet
 //!     DIR/log-NNNNN/segment-…   frames (segment.rs), snapshot-N (snapshot.rs)
+//!     DIR/NAME/…-N              what belongs to no log, under its owner's names (side.rs)
 //!
 //! A new generation is prepared, gets a snapshot for each of its logs, and exists once the meta file names it.
 //! What the meta file does not name is a leftover, and is removed when the folder is opened.

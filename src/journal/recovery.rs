@@ -376,7 +376,7 @@ type Newest<S> = (Option<SnapshotReader<S>>, Option<Error>);
 
 fn newest_snapshot<S: Storage>(storage: &S, dir: &Path, log: &LogMeta) -> Result<Newest<S>, Error> {
     let mut skipped = None;
-    for (_, path, _) in snapshot::list(storage, dir)?.iter().rev() {
+    for (_, path, _) in snapshot::list(storage, dir, snapshot::SNAPSHOT)?.iter().rev() {
         match SnapshotReader::open(storage, path, log.id) {
             Ok(snapshot) => return Ok((Some(snapshot), skipped)),
             Err(error @ Error::Damaged { .. }) => skipped = skipped.or(Some(error)),

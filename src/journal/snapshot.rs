@@ -18,6 +18,9 @@
 //!     footer as a slice; its bytes: u64 slices, u64 bytes of the file before it, u64 smallest sequence,
 //!             u64 largest sequence
 //!
+//! Files of the folder beside its logs (`side`) have the same layout, with another name and in place of the log's id
+//! one of the folder's.
+//!
 //! A file under its final name was whole and durable when it got it. The newest sound one is used; the one before
 //! is kept, because a disk that damaged one file may have spared the other.
 
@@ -33,6 +36,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const MAGIC: [u8; 4] = *b"assn";
+/// What a log's snapshots are called.
+pub(super) const SNAPSHOT: &str = "snapshot";
 const HEADER_BYTES: usize = 32;
 const SLICE_HEADER_BYTES: usize = 24;
 const FOOTER_BYTES: usize = 32;
@@ -75,6 +80,7 @@ pub struct SnapshotSummary {
 pub struct SnapshotWriter<S: Storage> {
     shared: Arc<Shared<S>>,
     dir: PathBuf,
+    prefix: &'static str,
     unfinished: PathBuf,
     file: S::File,
     chunk: AlignedBuf,
@@ -92,14 +98,25 @@ impl<S: Storage> SnapshotWriter<S> {
     pub fn new(folder: &Folder<S>, log: &LogMeta) -> Result<SnapshotWriter<S>, Error> {
         let shared = folder.shared().clone();
         let dir = log_dir(folder.dir(), log.ordinal);
-        let number = list(&shared.storage, &dir)?.last().map_or(1, |(number, _, _)| number + 1);
-        let unfinished = dir.join(format!("snapshot-{number:010}.tmp"));
+        let number = list(&shared.storage, &dir, SNAPSHOT)?.last().map_or(1, |(number, _, _)| number + 1);
+        SnapshotWriter::begin(shared, dir, SNAPSHOT, number, log.id)
+    }
+
+    pub(super) fn begin(
+        shared: Arc<Shared<S>>,
+        dir: PathBuf,
+        prefix: &'static str,
+        number: u64,
+        owner: u64,
+    ) -> Result<SnapshotWriter<S>, Error> {
+        let unfinished = dir.join(format!("{prefix}-{number:010}.tmp"));
         // One that was given up with the process; there is one writer a log.
         let _ = shared.storage.remove(&unfinished);
         let file = shared.storage.create(&unfinished, 0).doing("create", &unfinished)?;
         let mut writer = SnapshotWriter {
             shared,
             dir,
+            prefix,
             unfinished,
             file,
             chunk: AlignedBuf::zeroed(CHUNK_BYTES),
@@ -113,7 +130,7 @@ impl<S: Storage> SnapshotWriter<S> {
         let mut header = [0; HEADER_BYTES];
         header[4..8].copy_from_slice(&MAGIC);
         header[8..10].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
-        header[16..24].copy_from_slice(&log.id.to_le_bytes());
+        header[16..24].copy_from_slice(&owner.to_le_bytes());
         header[24..32].copy_from_slice(&number.to_le_bytes());
         let checksum = crc32c::crc32c(&header[4..]);
         header[..4].copy_from_slice(&checksum.to_le_bytes());
@@ -138,7 +155,8 @@ impl<S: Storage> SnapshotWriter<S> {
         self.summary.largest_sequence
     }
 
-    /// Makes the snapshot whole, durable and the newest of its log, then removes all older ones but one.
+    /// Makes the snapshot whole, durable and the newest of its log, then removes all older ones but one (of side
+    /// files none: which are needed is their owner's to say).
     /// `durable` is the log's mark: a snapshot must never know more than the frames on disk.
     pub fn finish(mut self, durable: u64) -> Result<SnapshotSummary, Error> {
         assert!(self.summary.largest_sequence <= durable, "a snapshot holds only what is durable");
@@ -151,13 +169,16 @@ impl<S: Storage> SnapshotWriter<S> {
         self.flush()?;
         let storage = &self.shared.storage;
         storage.sync(&self.file).doing("sync", &self.unfinished)?;
-        let path = self.dir.join(format!("snapshot-{:010}", self.summary.number));
+        let path = self.dir.join(format!("{}-{:010}", self.prefix, self.summary.number));
         storage.rename(&self.unfinished, &path).doing("rename", &self.unfinished)?;
         self.finished = true;
         storage.sync_dir(&self.dir).doing("sync", &self.dir)?;
         self.summary.bytes = self.written;
+        if self.prefix != SNAPSHOT {
+            return Ok(self.summary);
+        }
         self.shared.snapshot_is(self.written);
-        let mut older = list(storage, &self.dir)?;
+        let mut older = list(storage, &self.dir, SNAPSHOT)?;
         older.retain(|(number, _, _)| *number < self.summary.number);
         older.pop();
         for (_, path, bytes) in older {
@@ -235,13 +256,13 @@ impl<S: Storage> Shared<S> {
     }
 }
 
-/// The snapshots of a log, oldest first: number, path, bytes.
-pub(super) fn list<S: Storage>(storage: &S, dir: &Path) -> Result<Vec<(u64, PathBuf, u64)>, Error> {
+/// The snapshots of a log (or the files of another prefix), oldest first: number, path, bytes.
+pub(super) fn list<S: Storage>(storage: &S, dir: &Path, prefix: &str) -> Result<Vec<(u64, PathBuf, u64)>, Error> {
     let entries = storage.list(dir).doing("list the snapshots in", dir)?;
     let mut found: Vec<(u64, PathBuf, u64)> = entries
         .into_iter()
         .filter_map(|entry| {
-            let number = entry.name().strip_prefix("snapshot-")?.parse().ok()?;
+            let number = entry.name().strip_prefix(prefix)?.strip_prefix('-')?.parse().ok()?;
             Some((number, entry.path, entry.bytes))
         })
         .collect();
@@ -253,7 +274,7 @@ pub(super) fn list<S: Storage>(storage: &S, dir: &Path) -> Result<Vec<(u64, Path
 pub(super) fn newest_bytes<S: Storage>(storage: &S, dir: &Path) -> Result<u64, Error> {
     match storage.list(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
-        _ => Ok(list(storage, dir)?.last().map_or(0, |(_, _, bytes)| *bytes)),
+        _ => Ok(list(storage, dir, SNAPSHOT)?.last().map_or(0, |(_, _, bytes)| *bytes)),
     }
 }
 
@@ -375,7 +396,7 @@ impl<S: Storage> Scan<S> {
             return Err(Error::WrongVersion { file: path, found: version, supported: FORMAT_VERSION });
         }
         if word(16) != log_id {
-            return Err(Error::damaged(&path, 16, "it is a snapshot of another log"));
+            return Err(Error::damaged(&path, 16, "it belongs to another log or folder"));
         }
         Ok(word(24))
     }

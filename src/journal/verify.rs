@@ -89,7 +89,7 @@ fn verify_log<S: Storage>(storage: &S, dir: &Path, log: &meta::LogMeta, report: 
     let dir = log_dir(dir, log.ordinal);
     must_exist(storage, &dir)?;
     report.segments = SegmentFile::list(storage, &dir)?.len() as u64;
-    let snapshots = snapshot::list(storage, &dir)?;
+    let snapshots = snapshot::list(storage, &dir, snapshot::SNAPSHOT)?;
     report.snapshots = snapshots.len() as u64;
     let mut counter = Counter { report, first: None };
     let recovered = read_log(storage, &dir, log, ReadFrom::Oldest, &mut counter)?;

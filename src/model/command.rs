@@ -96,4 +96,9 @@ impl<T: EventSink + ?Sized> EventSink for &mut T {
 /// An [`EventSink`] that also takes the answers of a batch of votes.
 pub trait VoteSink: EventSink {
     fn answer(&mut self, item: u32, answer: VoteAnswer);
+
+    /// What a vote is told whose approval is not in memory.
+    fn absent(&self, _approval: &ApprovalId) -> Refusal {
+        Refusal::NotFound
+    }
 }

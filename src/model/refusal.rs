@@ -20,10 +20,11 @@ pub enum Reason {
     ClockJump = 11,
     Overloaded = 12,
     Stopping = 13,
+    LookUpFirst = 14,
 }
 
 impl Reason {
-    pub const ALL: [Reason; 13] = [
+    pub const ALL: [Reason; 14] = [
         Reason::InvalidArgument,
         Reason::NotFound,
         Reason::ApprovalClosed,
@@ -37,6 +38,7 @@ impl Reason {
         Reason::ClockJump,
         Reason::Overloaded,
         Reason::Stopping,
+        Reason::LookUpFirst,
     ];
 
     /// As in ErrorInfo, metrics and JSON.
@@ -55,6 +57,7 @@ impl Reason {
             Reason::ClockJump => "CLOCK_JUMP",
             Reason::Overloaded => "OVERLOADED",
             Reason::Stopping => "STOPPING",
+            Reason::LookUpFirst => "LOOK_UP_FIRST",
         }
     }
 
@@ -93,6 +96,8 @@ pub enum Refusal {
     ClockJump,
     Overloaded,
     Stopping,
+    /// The id may have been used: open it again with a fresh proof that the archive does not have it.
+    LookUpFirst,
 }
 
 impl Refusal {
@@ -115,6 +120,7 @@ impl Refusal {
             Refusal::ClockJump => Reason::ClockJump,
             Refusal::Overloaded => Reason::Overloaded,
             Refusal::Stopping => Reason::Stopping,
+            Refusal::LookUpFirst => Reason::LookUpFirst,
         }
     }
 }

@@ -36,6 +36,11 @@ impl ArchiveMarks {
         }
     }
 
+    /// It holds something of this generation of logs, and so all of the earlier ones.
+    pub fn has_begun(&self) -> bool {
+        self.marks.iter().any(|(_, mark)| mark.load(Ordering::Acquire) > 0)
+    }
+
     /// Of the shard with this index.
     pub fn through(&self, shard: usize) -> u64 {
         self.marks[shard].1.load(Ordering::Acquire)

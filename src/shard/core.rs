@@ -6,24 +6,25 @@
 //! with the frame; answers without a frame of their own ride with the one under way.
 
 use super::clock::{Clock, Reading};
+use super::eviction::Eviction;
 use super::feed::Tail;
 use super::gate::Gate;
 use super::stream::RunAnswer;
 use super::work::{Answer, OpenItem, Turn, Work};
-use super::{StreamLedger, snapshot::SnapshotRun};
+use super::{IdFilter, StreamLedger, snapshot::SnapshotRun};
 use crate::engine::Clock as At;
 use crate::engine::{self, Counters, Engine};
 use crate::journal::{self, Committed, Log, Room, Storage};
 use crate::metrics::ShardMetrics;
 use crate::model::codec;
 use crate::model::{
-    CommandSource, Event, EventRef, EventSink, Micros, PlainVote, Refusal, RequesterId, RequesterRef, SetRef,
-    ValidatorRef, VoteAnswer, VoteCommand, VoteSink,
+    ApprovalId, CommandSource, Event, EventRef, EventSink, Micros, PlainVote, Refusal, RequesterId, RequesterRef,
+    SetRef, ValidatorRef, VoteAnswer, VoteCommand, VoteSink,
 };
 use crate::queue::{Mailbox, Ring, thread_cpu_nanos};
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Votes decided before the loop looks at its commit again: at 50 ns each, under a millisecond.
 const TURN_VOTES_MAX: usize = 8_192;
@@ -54,6 +55,7 @@ pub struct Core<S: Storage> {
     pub(super) metrics: Arc<ShardMetrics>,
     pub(super) tail: Arc<Tail>,
     pub(super) snapshot: SnapshotRun<S>,
+    eviction: Eviction,
     /// A run of votes that a turn did not finish.
     running: Option<Run>,
     /// Work that found no room in the frame.
@@ -120,6 +122,7 @@ impl<S: Storage> Core<S> {
         metrics: Arc<ShardMetrics>,
         tail: Arc<Tail>,
         snapshot: SnapshotRun<S>,
+        eviction: Eviction,
     ) -> Core<S> {
         let clock_accepted = gate.clock_accepted();
         let counted = engine.counters();
@@ -139,6 +142,7 @@ impl<S: Storage> Core<S> {
             metrics,
             tail,
             snapshot,
+            eviction,
             running: None,
             stalled: None,
             building: Outbox::default(),
@@ -168,7 +172,9 @@ impl<S: Storage> Core<S> {
     pub(super) fn turn(&mut self) -> Worked {
         let reading = self.read_clock();
         let due = reading.trusted && self.engine.next_deadline().is_some_and(|deadline| deadline <= reading.now);
-        if !self.has_work() && !due {
+        self.eviction.look(Instant::now(), self.log.durable());
+        let forgets = self.eviction.is_due(&self.engine);
+        if !self.has_work() && !due && !forgets {
             return Worked::Nothing;
         }
         // Turns beside a commit add to one frame: what little room they left is no batch.
@@ -180,8 +186,13 @@ impl<S: Storage> Core<S> {
         self.log.begin_batch(reading.now.0, &[]);
         let mut worked = Worked::Something;
         if due {
-            let mut sink =
-                Sink { log: &mut self.log, log_ordinal: self.log_ordinal, scratch: &mut self.scratch, run: None };
+            let mut sink = Sink {
+                log: &mut self.log,
+                log_ordinal: self.log_ordinal,
+                scratch: &mut self.scratch,
+                ids: self.eviction.ids(),
+                run: None,
+            };
             self.engine.expire_due(at(reading), expiries_max, &mut sink);
         }
         let mut votes = 0;
@@ -207,6 +218,17 @@ impl<S: Storage> Core<S> {
         }
         self.taken += works + votes;
         self.log.end_batch();
+        if forgets {
+            let before = self.engine.counters();
+            let evicted = self.eviction.turn(&mut self.engine);
+            let after = self.engine.counters();
+            // What goes was durable, and so was counted: decisions are counted by what memory gains.
+            self.counted.approved -= before.approved - after.approved;
+            self.counted.rejected -= before.rejected - after.rejected;
+            self.counted.expired -= before.expired - after.expired;
+            self.metrics.evicted.add(evicted as u64);
+            show(&self.metrics, &after, &self.log);
+        }
         self.snapshot.turn(&self.engine, self.log.last_appended());
         if works > 0 {
             self.ring.made_room();
@@ -270,8 +292,14 @@ impl<S: Storage> Core<S> {
                 }
                 let (opens, votes) = (self.opens(reading.trusted), self.votes());
                 let sequence = self.log.last_appended();
-                let mut sink =
-                    Sink { log: &mut self.log, log_ordinal: self.log_ordinal, scratch: &mut self.scratch, run: None };
+                let ids = self.eviction.ids();
+                let mut sink = Sink {
+                    log: &mut self.log,
+                    log_ordinal: self.log_ordinal,
+                    scratch: &mut self.scratch,
+                    ids,
+                    run: None,
+                };
                 let answer = ask(&mut Turn {
                     engine: &mut self.engine,
                     clock: at(reading),
@@ -279,6 +307,7 @@ impl<S: Storage> Core<S> {
                     votes,
                     sequence,
                     log_ordinal: self.log_ordinal,
+                    ids,
                     sink: &mut sink,
                     metrics: &self.metrics,
                 });
@@ -301,6 +330,7 @@ impl<S: Storage> Core<S> {
             log: &mut self.log,
             log_ordinal: self.log_ordinal,
             scratch: &mut self.scratch,
+            ids: self.eviction.ids(),
             run: Some((&mut run.answer, run.first_item, &*self.metrics)),
         };
         self.engine.votes(&mut commands, at(reading), &mut sink);
@@ -326,7 +356,7 @@ impl<S: Storage> Core<S> {
         let mut done = 0;
         // What was done before the frame filled up is answered with its own commit.
         let mut answer = RunAnswer::default();
-        for OpenItem { item, request } in &requests {
+        for OpenItem { item, request, absence } in &requests {
             let journal_bytes = engine::opening_bytes_max(request);
             if journal_bytes > self.log.batch_bytes_max() {
                 let refusal = Refusal::LimitReached(FRAME_BYTES_MAX);
@@ -339,9 +369,11 @@ impl<S: Storage> Core<S> {
             if !self.has_room(journal_bytes) {
                 break;
             }
+            let ids = self.eviction.ids();
             let mut sink =
-                Sink { log: &mut self.log, log_ordinal: self.log_ordinal, scratch: &mut self.scratch, run: None };
-            match self.engine.open(request, at(reading), opens.clone(), &mut sink) {
+                Sink { log: &mut self.log, log_ordinal: self.log_ordinal, scratch: &mut self.scratch, ids, run: None };
+            let allowed = opens.clone().and_then(|()| ids.admits(&request.id, *absence));
+            match self.engine.open(request, at(reading), allowed, &mut sink) {
                 Ok(opened) if opened.1 => answer.totals.repeats += 1,
                 Ok(_) => answer.totals.accepted += 1,
                 Err(refusal) => {
@@ -444,12 +476,14 @@ impl<S: Storage> Core<S> {
         }
     }
 
-    /// Microseconds until something is due; `None`: nothing will be.
-    pub(super) fn due_in_micros(&mut self) -> Option<u64> {
-        let deadline = self.engine.next_deadline()?;
-        let reading = self.read_clock();
-        // A clock in doubt is looked at again every second.
-        Some(if reading.trusted { deadline.since(reading.now) } else { Micros::SECOND })
+    /// Time until something is due; `None`: nothing will be.
+    pub(super) fn due_in(&mut self) -> Option<Duration> {
+        let expiry = self.engine.next_deadline().map(|deadline| {
+            let reading = self.read_clock();
+            // A clock in doubt is looked at again every second.
+            Duration::from_micros(if reading.trusted { deadline.since(reading.now) } else { Micros::SECOND })
+        });
+        expiry.into_iter().chain(self.eviction.due_in(&self.engine)).min()
     }
 }
 
@@ -522,6 +556,7 @@ struct Sink<'a, S: Storage> {
     log_ordinal: u16,
     /// For records of no fixed size.
     scratch: &'a mut Vec<u8>,
+    ids: &'a IdFilter,
     run: Option<(&'a mut RunAnswer, u64, &'a ShardMetrics)>,
 }
 
@@ -576,5 +611,10 @@ impl<S: Storage> VoteSink for Sink<'_, S> {
                 run.refused(*first_item + u64::from(item), refusal.reason());
             }
         }
+    }
+
+    #[cold]
+    fn absent(&self, approval: &ApprovalId) -> Refusal {
+        self.ids.absent(approval)
     }
 }

@@ -66,7 +66,7 @@ pub(super) async fn run<S: Storage>(
             lulls.took(began.elapsed());
             continue;
         }
-        let timeout = core.due_in_micros().map(Duration::from_micros);
+        let timeout = core.due_in();
         let (ring, gate, snapshot) = (&core.ring, &core.gate, &core.snapshot);
         idle.wait(timeout, || !ring.is_empty() || gate.is_finishing() || snapshot.wants_turn()).await;
         lulls.took(began.elapsed());

@@ -2,7 +2,7 @@
 
 use super::core::FRAME_BYTES_MAX;
 use super::gate::Gate;
-use super::{Answer, Ask, FullReader, StreamLedger, Turn, Work};
+use super::{Absence, Answer, Ask, FullReader, IdFilter, Known, StreamLedger, Turn, Work};
 use crate::engine::{self, Approval};
 use crate::model::{
     ApprovalId, ApprovalState, ApprovalType, Decision, EventRef, LogId, Micros, OpenRequest, PARTITIONS, PartitionKey,
@@ -116,6 +116,7 @@ struct Inner {
     logs: Vec<LogName>,
     gate: Arc<Gate>,
     full: FullReader,
+    ids: Arc<IdFilter>,
     /// What one question may need of the journal: a frame of its own.
     batch_bytes_max: usize,
     vigil: Arc<Vigil>,
@@ -137,6 +138,7 @@ impl Shards {
         logs: Vec<LogName>,
         gate: Arc<Gate>,
         full: FullReader,
+        ids: Arc<IdFilter>,
         batch_bytes_max: usize,
         vigil: Arc<Vigil>,
     ) -> Shards {
@@ -144,7 +146,9 @@ impl Shards {
         for (shard, range) in partitions.iter().enumerate() {
             owner[range.start as usize..range.end as usize].fill(shard as u16);
         }
-        Shards { inner: Arc::new(Inner { key, rings, owner, partitions, logs, gate, full, batch_bytes_max, vigil }) }
+        Shards {
+            inner: Arc::new(Inner { key, rings, owner, partitions, logs, gate, full, ids, batch_bytes_max, vigil }),
+        }
     }
 
     pub fn count(&self) -> usize {
@@ -170,15 +174,25 @@ impl Shards {
         self.inner.partitions[shard].clone()
     }
 
-    /// Overloaded when the ring is full; NoSpace, ClockJump, LimitReached and so on as the rules say.
-    pub async fn open(&self, request: OpenRequest) -> Result<Opened, Refusal> {
+    /// Whether an id may have been used before, in memory or out of it: whether its opening needs a
+    /// look-up in the archive. Lock-free, and a word for the front only: the shard looks again in
+    /// its turn.
+    pub fn known(&self, id: &ApprovalId) -> Known {
+        self.inner.ids.known(id)
+    }
+
+    /// Overloaded when the ring is full; NoSpace, ClockJump, LimitReached and so on as the rules say;
+    /// LookUpFirst when the id may have been used and there is no fresh proof of its absence in the
+    /// archive: look it up, and ask again with one.
+    pub async fn open(&self, request: OpenRequest, absence: Option<Absence>) -> Result<Opened, Refusal> {
         let shard = self.shard_of(&request.id);
         let journal_bytes = engine::opening_bytes_max(&request);
         if journal_bytes > self.inner.batch_bytes_max {
             return Err(Refusal::LimitReached(FRAME_BYTES_MAX));
         }
         self.ask(shard, journal_bytes, move |turn| {
-            let opened = turn.engine.open(&request, turn.clock, turn.opens.clone(), &mut turn.sink);
+            let allowed = turn.opens.clone().and_then(|()| turn.ids.admits(&request.id, absence));
+            let opened = turn.engine.open(&request, turn.clock, allowed, &mut turn.sink);
             match &opened {
                 Ok((_, false)) => turn.metrics.requests_opened.increment(),
                 Ok((_, true)) => turn.metrics.request_repeats.increment(),
@@ -214,6 +228,10 @@ impl Shards {
                     true
                 }
                 VoteAnswer::Refused(refusal) => {
+                    let refusal = match refusal {
+                        Refusal::NotFound => turn.ids.absent(&vote.approval),
+                        other => other,
+                    };
                     turn.metrics.votes_refused.add(refusal.reason().number(), 1);
                     return Err(refusal);
                 }

@@ -7,12 +7,14 @@ mod archived;
 mod clock;
 mod core;
 mod events;
+mod eviction;
 mod executor;
 mod feed;
 mod full;
 mod gate;
 mod handle;
 mod hub;
+mod id_filter;
 mod logs;
 mod memory;
 mod past;
@@ -34,6 +36,7 @@ pub use full::FullReader;
 pub use gate::Gate;
 pub use handle::{LogName, Opened, OwnedVote, Shards, StateFilter, StatusAnswer, VoteLine, Voted, VotesAfter};
 pub use hub::{Feed, FeedEnd, FeedItem, Start, Subscription};
+pub use id_filter::{IdFilter, Known};
 pub use logs::{FollowedLog, Logs};
 pub use memory::MemoryStorage;
 pub use past::{Past, PastError};
@@ -42,7 +45,7 @@ pub use segments::{Keep, Segments};
 pub use snapshot::SnapshotOptions;
 pub use start::{Executor, Options, Started, start};
 pub use stream::{StreamLedger, StreamRefusal, StreamTotals};
-pub use work::{Answer, Ask, OpenItem, Turn, Work};
+pub use work::{Absence, Answer, Ask, OpenItem, Turn, Work};
 
 /// Why shards do not start, or ended.
 #[derive(Debug, thiserror::Error)]

@@ -2,6 +2,8 @@
 //! over into a new generation of logs when the number of shards changed.
 
 use super::Error;
+use super::id_filter::{IdFilter, NAMED_BY};
+use super::snapshot::name_filter;
 use crate::engine::{Engine, Limits, Pool, Replayer};
 use crate::journal::{self, BatchView, Folder, GenerationMeta, LogMeta, Recovered, SliceView, SnapshotWriter, Storage};
 use crate::model::{Micros, PARTITIONS, PartitionKey};
@@ -40,13 +42,14 @@ pub fn recover_all<S: Storage>(
     shards: usize,
     limits: &Limits,
     pool: &Arc<Pool>,
+    ids: &IdFilter,
 ) -> Result<Vec<RecoveredShard>, Error> {
     let Some(generation) = folder.meta().current().cloned() else {
         let fresh = folder.prepare_generation(shards as u16)?;
         folder.commit_generation(&fresh, &[])?;
-        return recover_generation(folder, &fresh, limits, pool);
+        return recover_generation(folder, &fresh, limits, pool, ids);
     };
-    let recovered = recover_generation(folder, &generation, limits, pool)?;
+    let recovered = recover_generation(folder, &generation, limits, pool, ids)?;
     if recovered.len() == shards {
         return Ok(recovered);
     }
@@ -63,12 +66,14 @@ pub fn recover_all<S: Storage>(
             // True before the new log's first event.
             writer.slice(u32::from(partition), 0, &bytes)?;
         }
+        // What was forgotten before and did not come back is in it.
+        name_filter(&mut writer, ids.kept_number())?;
         writer.finish(0)?;
     }
     let sealed: Vec<(u16, u64)> = recovered.iter().map(|old| (old.log.ordinal, old.recovered.last_sequence)).collect();
     folder.commit_generation(&fresh, &sealed)?;
     drop(recovered);
-    recover_generation(folder, &fresh, limits, pool)
+    recover_generation(folder, &fresh, limits, pool, ids)
 }
 
 fn recover_generation<S: Storage>(
@@ -76,10 +81,14 @@ fn recover_generation<S: Storage>(
     generation: &GenerationMeta,
     limits: &Limits,
     pool: &Arc<Pool>,
+    ids: &IdFilter,
 ) -> Result<Vec<RecoveredShard>, Error> {
     std::thread::scope(|scope| {
-        let threads: Vec<_> =
-            generation.logs.iter().map(|log| scope.spawn(move || recover_log(folder, log, limits, pool))).collect();
+        let threads: Vec<_> = generation
+            .logs
+            .iter()
+            .map(|log| scope.spawn(move || recover_log(folder, log, limits, pool, ids)))
+            .collect();
         threads.into_iter().map(|thread| thread.join().expect("recovery of a log")).collect()
     })
 }
@@ -89,6 +98,7 @@ fn recover_log<S: Storage>(
     log: &LogMeta,
     limits: &Limits,
     pool: &Arc<Pool>,
+    ids: &IdFilter,
 ) -> Result<RecoveredShard, Error> {
     let began = Instant::now();
     let key = partition_key(folder);
@@ -100,6 +110,9 @@ fn recover_log<S: Storage>(
     let mut report = ShardReport::default();
     let mut replay = (
         |slice: SliceView<'_>| {
+            if slice.key == NAMED_BY {
+                return ids.check_named(slice.bytes);
+            }
             engine.borrow_mut().read_partition(slice.bytes).map_err(|error| error.to_string())?;
             held.borrow_mut()[slice.key as usize] = slice.sequence;
             Ok(())

@@ -1,10 +1,12 @@
 //! Snapshots while the shard works: a slice a turn, written by a thread of its own.
 //!
 //! A slice is one partition as it stands at the newest sequence appended. It may run ahead of what
-//! is durable, so the snapshot is finished only once everything that it holds is.
+//! is durable, so the snapshot is finished only once everything that it holds is, and the filter of
+//! the ids that it no longer holds.
 
+use super::id_filter::{IdFilter, NAMED_BY};
 use crate::engine::Engine;
-use crate::journal::{SnapshotWriter, Storage};
+use crate::journal::{self, SnapshotWriter, Storage};
 use crate::queue::Bell;
 use crossbeam::channel::{Receiver, Sender, TryRecvError, bounded};
 use std::ops::Range;
@@ -27,13 +29,17 @@ impl Default for SnapshotOptions {
     }
 }
 
-type MakeWriter<S> = Box<dyn FnMut() -> Result<SnapshotWriter<S>, crate::journal::Error> + Send>;
+type MakeWriter<S> = Box<dyn FnMut() -> Result<SnapshotWriter<S>, journal::Error> + Send>;
+
+/// Makes the filter of ids durable as it is; answers with its number.
+type KeepIds = Arc<dyn Fn() -> Result<u64, journal::Error> + Send + Sync>;
 
 /// The shard's side.
 pub struct SnapshotRun<S: Storage> {
     partitions: Range<u32>,
     options: SnapshotOptions,
     make: MakeWriter<S>,
+    keep_ids: KeepIds,
     bell: Arc<Bell>,
     running: Option<Running>,
     /// Sequence at which the newest finished snapshot began.
@@ -73,9 +79,10 @@ impl<S: Storage> SnapshotRun<S> {
         covered: u64,
         bell: Arc<Bell>,
         make: MakeWriter<S>,
+        keep_ids: KeepIds,
         failed: Arc<dyn Fn(String) + Send + Sync>,
     ) -> SnapshotRun<S> {
-        SnapshotRun { partitions, options, make, bell, running: None, covered, bytes_since: 0, failed }
+        SnapshotRun { partitions, options, make, bell, running: None, covered, bytes_since: 0, failed, keep_ids }
     }
 
     /// Whether the next slice can go out now.
@@ -158,7 +165,7 @@ impl<S: Storage> SnapshotRun<S> {
                 return;
             }
         };
-        let bell = self.bell.clone();
+        let (bell, keep_ids) = (self.bell.clone(), self.keep_ids.clone());
         let thread = std::thread::Builder::new().name("snapshot".into()).spawn(move || {
             let mut writer = writer;
             let outcome = loop {
@@ -171,8 +178,7 @@ impl<S: Storage> SnapshotRun<S> {
                         bell.ring();
                     }
                     Ok(Slice::Finish { durable }) => {
-                        let finished = writer.finish(durable).map(|_summary| ());
-                        break Some(finished.map_err(|error| error.to_string()));
+                        break Some(finish(writer, durable, &*keep_ids).map_err(|error| error.to_string()));
                     }
                     // The node stops: the file is left for the next start to remove.
                     Err(_) => break None,
@@ -206,6 +212,25 @@ impl<S: Storage> SnapshotRun<S> {
             running.slices = None;
             let _panicked = thread.join();
         }
+    }
+}
+
+/// What the slices no longer hold because it was forgotten must be durable in the filter before them.
+fn finish<S: Storage>(
+    mut writer: SnapshotWriter<S>,
+    durable: u64,
+    keep_ids: &dyn Fn() -> Result<u64, journal::Error>,
+) -> Result<(), journal::Error> {
+    name_filter(&mut writer, keep_ids()?)?;
+    writer.finish(durable).map(|_summary| ())
+}
+
+/// Adds which filter a snapshot goes with, once there is one.
+pub(super) fn name_filter<S: Storage>(writer: &mut SnapshotWriter<S>, number: u64) -> Result<(), journal::Error> {
+    match number {
+        0 => Ok(()),
+        // At the newest slice's sequence: replay begins at the oldest one's.
+        _ => writer.slice(NAMED_BY, writer.largest_sequence(), &IdFilter::name_for_snapshot(number)),
     }
 }
 

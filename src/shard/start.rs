@@ -2,12 +2,13 @@
 
 use super::clock::{Clock, MachineTime};
 use super::core::Core;
+use super::eviction::Eviction;
 use super::executor::{self, ExecutorOptions};
 use super::gate::Gate;
 use super::handle::LogName;
 use super::recovery::{self, RecoveredShard, ShardReport};
 use super::snapshot::{SnapshotOptions, SnapshotRun};
-use super::{Answer, ArchiveMarks, Error, Feed, FullReader, Logs, Segments, Shards, Tail, Work};
+use super::{Answer, ArchiveMarks, Error, Feed, FullReader, IdFilter, Logs, Segments, Shards, Tail, Work};
 use crate::engine::{Limits, Pool};
 use crate::journal::{self, BATCH_HEADER_BYTES, FRAME_HEADER_BYTES, Folder, Log, SnapshotWriter, Storage};
 use crate::metrics::ShardMetrics;
@@ -39,6 +40,11 @@ pub struct Options {
     pub pin: bool,
     pub ring_capacity: usize,
     pub limits: Limits,
+    /// How long what is decided stays in memory after the archive has it; more than a proof of
+    /// absence holds ([`Absence::HOLDS`](super::Absence::HOLDS)), but in tests.
+    pub decided_keep: Duration,
+    /// Memory for the filter of ids known before, of the node.
+    pub id_filter_bytes: u64,
     pub snapshot: SnapshotOptions,
     pub journal: journal::Options,
     /// An operator accepts the wall clock as it is.
@@ -130,8 +136,10 @@ pub fn start<S: Storage>(storage: S, options: &Options, metrics: &[Arc<ShardMetr
     let folder = Folder::open(storage, &options.data, options.journal.clone())?;
     let fresh = folder.meta().generations.is_empty();
     let pool = ChunkPool::start().map_err(Error::Thread)?;
-    let recovered = recovery::recover_all(&folder, options.shards, &options.limits, &pool.pool)?;
     let key = recovery::partition_key(&folder);
+    let ids = IdFilter::open(&folder, key, options.id_filter_bytes, metrics[0].id_filter.clone())?;
+    let ids = Arc::new(ids);
+    let recovered = recovery::recover_all(&folder, options.shards, &options.limits, &pool.pool, &ids)?;
     let meta = folder.meta();
 
     let gate = Arc::new(Gate::new(options.shards));
@@ -163,6 +171,8 @@ pub fn start<S: Storage>(storage: S, options: &Options, metrics: &[Arc<ShardMetr
             metrics: metrics[index].clone(),
             tail,
             bell,
+            archive: archive.clone(),
+            ids: ids.clone(),
             options: options.clone(),
         };
         let report_end = report_end.clone();
@@ -197,7 +207,7 @@ pub fn start<S: Storage>(storage: S, options: &Options, metrics: &[Arc<ShardMetr
     let full = FullReader::start(&options.data, meta.clone(), tails.clone()).map_err(Error::Thread)?;
     let batch_bytes_max = options.journal.frame_bytes_max - FRAME_HEADER_BYTES - BATCH_HEADER_BYTES;
     let vigil = Arc::new(Vigil::new(front_vigil(options.executor_options.spin_micros)));
-    let shards = Shards::new(key, rings, partitions, logs, gate.clone(), full, batch_bytes_max, vigil);
+    let shards = Shards::new(key, rings, partitions, logs, gate.clone(), full, ids, batch_bytes_max, vigil);
     let every_log = Logs::new(&options.data, &meta, &tails);
     let segments = Some(Segments::new(folder, every_log.clone()));
     let feed =
@@ -238,6 +248,8 @@ struct Parts<S: Storage> {
     metrics: Arc<ShardMetrics>,
     tail: Arc<Tail>,
     bell: Arc<Bell>,
+    archive: ArchiveMarks,
+    ids: Arc<IdFilter>,
     options: Options,
 }
 
@@ -277,14 +289,17 @@ impl<S: Storage> Parts<S> {
         })?;
         let log = Log::start(&self.folder, &meta, &recovered, writer)?;
         let (folder, log_meta) = (self.folder.clone(), meta.clone());
+        let (ids, ids_folder) = (self.ids.clone(), self.folder.clone());
         let snapshot = SnapshotRun::new(
             u32::from(meta.partitions.start)..u32::from(meta.partitions.end),
             self.options.snapshot,
             covered,
             self.bell.clone(),
             Box::new(move || SnapshotWriter::new(&folder, &log_meta)),
+            Arc::new(move || ids.keep(&ids_folder)),
             Arc::new(|message| tracing::error!("snapshot not written, the journal still holds everything: {message}")),
         );
+        let eviction = Eviction::new(self.index, meta.ordinal, self.archive, self.ids, self.options.decided_keep);
         Ok(Core::new(
             self.index,
             engine,
@@ -297,6 +312,7 @@ impl<S: Storage> Parts<S> {
             self.metrics,
             self.tail,
             snapshot,
+            eviction,
         ))
     }
 }

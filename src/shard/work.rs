@@ -1,10 +1,11 @@
 //! What crosses a shard's ring, and what comes back.
 
-use super::StreamLedger;
+use super::{IdFilter, StreamLedger};
 use crate::engine::{Clock, Engine};
 use crate::metrics::ShardMetrics;
 use crate::model::{CommandSource, EventSink, OpenRequest, Refusal};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// One push to a shard.
 pub enum Work {
@@ -20,6 +21,34 @@ pub enum Work {
 pub struct OpenItem {
     pub item: u64,
     pub request: OpenRequest,
+    /// For an id that [`Shards::known`](super::Shards::known) could not call new.
+    pub absence: Option<Absence>,
+}
+
+/// A proof that the archive was asked for an id and did not have it. It expires before anything
+/// that is opened after the look-up could be decided, archived and forgotten.
+#[derive(Clone, Copy, Debug)]
+pub struct Absence {
+    looked_up_at: Instant,
+}
+
+impl Absence {
+    /// How long a proof holds. What is decided stays in memory longer than this after it is archived.
+    pub const HOLDS: Duration = Duration::from_secs(10);
+
+    /// Of a look-up that begins now: taken before the question goes out.
+    pub fn now() -> Absence {
+        Absence { looked_up_at: Instant::now() }
+    }
+
+    /// Of a look-up that began then.
+    pub fn at(looked_up_at: Instant) -> Absence {
+        Absence { looked_up_at }
+    }
+
+    pub fn is_fresh(&self) -> bool {
+        self.looked_up_at.elapsed() < Absence::HOLDS
+    }
 }
 
 /// Runs on the shard's thread, in a turn; what it returns runs after the commit of that turn, on the
@@ -40,6 +69,8 @@ pub struct Turn<'a> {
     /// The newest sequence appended, which is what the engine's state holds.
     pub sequence: u64,
     pub log_ordinal: u16,
+    /// Of ids that memory may have forgotten.
+    pub ids: &'a IdFilter,
     pub sink: &'a mut dyn EventSink,
     pub metrics: &'a ShardMetrics,
 }
