@@ -20,10 +20,12 @@ pub enum Reason {
     ClockJump = 11,
     Overloaded = 12,
     Stopping = 13,
+    LookUpFirst = 14,
+    ArchiveUnavailable = 15,
 }
 
 impl Reason {
-    pub const ALL: [Reason; 13] = [
+    pub const ALL: [Reason; 15] = [
         Reason::InvalidArgument,
         Reason::NotFound,
         Reason::ApprovalClosed,
@@ -37,6 +39,8 @@ impl Reason {
         Reason::ClockJump,
         Reason::Overloaded,
         Reason::Stopping,
+        Reason::LookUpFirst,
+        Reason::ArchiveUnavailable,
     ];
 
     /// As in ErrorInfo, metrics and JSON.
@@ -55,6 +59,8 @@ impl Reason {
             Reason::ClockJump => "CLOCK_JUMP",
             Reason::Overloaded => "OVERLOADED",
             Reason::Stopping => "STOPPING",
+            Reason::LookUpFirst => "LOOK_UP_FIRST",
+            Reason::ArchiveUnavailable => "ARCHIVE_UNAVAILABLE",
         }
     }
 
@@ -91,6 +97,10 @@ pub enum Refusal {
     ClockJump,
     Overloaded,
     Stopping,
+    /// The id may be known, and nothing proves that it is free.
+    LookUpFirst,
+    /// Only the archive knows, and it does not answer: why, without a password.
+    ArchiveUnavailable(Box<str>),
 }
 
 impl Refusal {
@@ -113,6 +123,8 @@ impl Refusal {
             Refusal::ClockJump => Reason::ClockJump,
             Refusal::Overloaded => Reason::Overloaded,
             Refusal::Stopping => Reason::Stopping,
+            Refusal::LookUpFirst => Reason::LookUpFirst,
+            Refusal::ArchiveUnavailable(_) => Reason::ArchiveUnavailable,
         }
     }
 }

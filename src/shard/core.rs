@@ -5,6 +5,7 @@
 //! they too may rest on a vote that is not yet on disk. Answers collect in an `Outbox`, which rides
 //! with the frame; answers without a frame of their own ride with the one under way.
 
+use super::absence;
 use super::clock::{Clock, Reading};
 use super::feed::Tail;
 use super::gate::Gate;
@@ -314,7 +315,7 @@ impl<S: Storage> Core<S> {
         let mut done = 0;
         // What was done before the frame filled up is answered with its own commit.
         let mut answer = RunAnswer::default();
-        for OpenItem { item, request } in &requests {
+        for OpenItem { item, request, absence } in &requests {
             let journal_bytes = engine::opening_bytes_max(request);
             if journal_bytes > self.log.batch_bytes_max() {
                 let refusal = Refusal::LimitReached(FRAME_BYTES_MAX);
@@ -329,7 +330,9 @@ impl<S: Storage> Core<S> {
             }
             let mut sink =
                 Sink { log: &mut self.log, log_ordinal: self.log_ordinal, scratch: &mut self.scratch, run: None };
-            match self.engine.open(request, at(reading), opens.clone(), &mut sink) {
+            let opened = absence::judge(&request.id, absence.as_ref())
+                .and_then(|()| self.engine.open(request, at(reading), opens.clone(), &mut sink));
+            match opened {
                 Ok(opened) if opened.1 => answer.totals.repeats += 1,
                 Ok(_) => answer.totals.accepted += 1,
                 Err(refusal) => {

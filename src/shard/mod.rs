@@ -3,6 +3,7 @@
 //! `handle` is what fronts hold, `feed` what followers hold; `core` is one turn of the loop without
 //! any I/O of its own; `executor` runs it on a plain thread or on glommio; `recovery` brings it back.
 
+mod absence;
 mod archived;
 mod clock;
 mod core;
@@ -22,6 +23,7 @@ mod stream;
 mod work;
 
 pub use crate::engine::Limits;
+pub use absence::{ABSENCE_SECONDS, Absence, Known};
 pub use archived::ArchiveMarks;
 pub use clock::{Clock, JUMP_MICROS, MachineTime, Reading, TimeSource};
 pub use events::{EventError, EventReader, FeedEvent, FeedKind, OpeningDetails, Unknown};
@@ -29,7 +31,7 @@ pub use executor::{ExecutorOptions, glommio_works};
 pub use feed::{FrameCopy, Tail};
 pub use full::FullReader;
 pub use gate::Gate;
-pub use handle::{LogName, Opened, OwnedVote, Shards, StateFilter, StatusAnswer, VoteLine, Voted, VotesAfter};
+pub use handle::{LogName, Opened, OwnedVote, Shards, StateFilter, StatusAnswer, VoteLine, Voted};
 pub use hub::{Feed, FeedEnd, FeedItem, Start, Subscription};
 pub use memory::MemoryStorage;
 pub use past::{Past, PastError};

@@ -1,6 +1,6 @@
 //! What crosses a shard's ring, and what comes back.
 
-use super::StreamLedger;
+use super::{Absence, StreamLedger};
 use crate::engine::{Clock, Engine};
 use crate::metrics::ShardMetrics;
 use crate::model::{CommandSource, EventSink, OpenRequest, Refusal};
@@ -20,6 +20,8 @@ pub enum Work {
 pub struct OpenItem {
     pub item: u64,
     pub request: OpenRequest,
+    /// Proof that the id is free, where it may be known.
+    pub absence: Option<Absence>,
 }
 
 /// Runs on the shard's thread, in a turn; what it returns runs after the commit of that turn, on the

@@ -1,6 +1,7 @@
 //! What the promises need to be tested: no promise by itself.
 
 pub mod approvals;
+pub mod archive;
 pub mod calls;
 pub mod crash_storage;
 mod node;
