@@ -9,6 +9,7 @@ mod clock;
 mod doctor;
 mod dump;
 mod journal;
+mod list;
 pub mod load;
 mod probe;
 mod serve;
@@ -71,6 +72,7 @@ enum Command {
     Status(client::StatusArgs),
     Watch(client::WatchArgs),
     Pending(client::PendingArgs),
+    List(list::ListArgs),
     Health(client::HealthArgs),
     Load(Box<load::LoadArgs>),
     #[command(hide = true)]
@@ -97,6 +99,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => client::status(args),
         Command::Watch(args) => client::watch(args),
         Command::Pending(args) => client::pending(args),
+        Command::List(args) => list::run(args),
         Command::Health(args) => client::health(args),
         Command::Load(args) => Ok(load::run(&args)),
         Command::Noop(args) => load::run_noop(args),
