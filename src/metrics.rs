@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 /// Refusal reasons by number, as in the proto's RefusalReason; 0 is none.
-pub const REASONS: [&str; 15] = [
+pub const REASONS: [&str; 16] = [
     "UNSPECIFIED",
     "INVALID_ARGUMENT",
     "NOT_FOUND",
@@ -32,6 +32,7 @@ pub const REASONS: [&str; 15] = [
     "OVERLOADED",
     "STOPPING",
     "LOOK_UP_FIRST",
+    "ARCHIVE_UNAVAILABLE",
 ];
 
 /// Outcomes by their place in [`ShardMetrics::decided`].
@@ -72,10 +73,28 @@ pub enum Method {
     BidirectionalApprovalStream,
     CheckHealth,
     StreamMetrics,
+    ListApprovals,
+}
+
+impl Method {
+    /// By number.
+    pub const ALL: [Method; METHODS.len()] = [
+        Method::SubmitApprovalRequest,
+        Method::GetApprovalStatus,
+        Method::GetApprovalStatuses,
+        Method::SubmitValidatorResponse,
+        Method::WatchApprovalUpdates,
+        Method::StreamPendingApprovals,
+        Method::BatchSubmitResponses,
+        Method::BidirectionalApprovalStream,
+        Method::CheckHealth,
+        Method::StreamMetrics,
+        Method::ListApprovals,
+    ];
 }
 
 /// Names of [`Method`], by its number.
-pub const METHODS: [&str; 10] = [
+pub const METHODS: [&str; 11] = [
     "SubmitApprovalRequest",
     "GetApprovalStatus",
     "GetApprovalStatuses",
@@ -86,6 +105,7 @@ pub const METHODS: [&str; 10] = [
     "BidirectionalApprovalStream",
     "CheckHealth",
     "StreamMetrics",
+    "ListApprovals",
 ];
 
 /// Counts by refusal reason.
@@ -182,9 +202,14 @@ pub struct FrontMetrics {
     calls: [[Counter; CODES.len()]; METHODS.len()],
     /// Unary calls, from the request read to the answer ready, in nanoseconds.
     pub unary_seconds: StripedHistogram,
-    /// Requests and votes refused before they reached a shard.
+    /// Requests and votes that no shard answered: refused at the door, or by what the archive holds.
     pub requests_refused: ByReason,
     pub votes_refused: ByReason,
+    /// Repeats of what only the archive still holds.
+    pub request_repeats: Counter,
+    pub vote_repeats: Counter,
+    /// Questions put to the archive for calls and streams.
+    pub look_ups: Counter,
     pub connections: Gauge,
     pub connections_refused: Counter,
     /// Bidirectional and batch streams open.
@@ -351,7 +376,11 @@ impl Metrics {
             totals.responses_received += votes.total();
         };
         refuse(&self.front.requests_refused, &self.front.votes_refused);
+        let (requests, votes) = (self.front.request_repeats.get(), self.front.vote_repeats.get());
         self.shards.iter().for_each(|shard| refuse(&shard.requests_refused, &shard.votes_refused));
+        totals.requests_submitted += requests;
+        totals.responses_received += votes;
+        totals.repeats += requests + votes;
         for shard in &self.shards {
             totals.requests_submitted += shard.requests_opened.get() + shard.request_repeats.get();
             totals.responses_received += shard.votes_accepted.get() + shard.vote_repeats.get();

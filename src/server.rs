@@ -242,7 +242,7 @@ impl Node<'_> {
             config.limits.watcher_buffer_bytes,
             config.limits.watchers_max,
         ));
-        let deps = Deps::new(started.shards.clone(), feed, facts, origin, limits, stopping.clone());
+        let deps = Deps::new(started.shards.clone(), feed, facts, origin, limits, stopping.clone(), None);
         let options = ServerOptions {
             stream_window_bytes: config.grpc.stream_window_bytes,
             connection_window_bytes: config.grpc.connection_window_bytes,

@@ -193,6 +193,8 @@ fn start(data: &Path, shards: usize) -> (Started, Arc<SinkMetrics>) {
         snapshot: SnapshotOptions::default(),
         journal: journal::Options::default(),
         accept_clock: false,
+        decided_keep: std::time::Duration::from_secs(60),
+        id_filter_bytes: 1 << 20,
     };
     let identity = Identity { version: "0", durability: "journal", shards, started_at_seconds: 0.0 };
     let metrics = Metrics::new(identity);

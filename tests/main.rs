@@ -37,6 +37,8 @@ mod tls;
 mod watch;
 
 // The front, over real connections and real shards, with a feed that the test writes.
+/// What memory no longer has is answered from the archive, in the same words; lists read it.
+mod archive_reads;
 /// Every unary rpc: what it answers, what it refuses and how it names it, pages, deadlines, stopping.
 mod wire_calls;
 /// Votes and requests by streams: acknowledged once, in order, complete; and how streams end.

@@ -8,7 +8,7 @@ use assent::journal::{self, Folder, PosixStorage, release_before};
 use assent::metrics::{Identity, Metrics};
 use assent::model::*;
 use assent::shard::{
-    self, Absence, Executor, Known, OpenItem, OwnedVote, SnapshotOptions, Started, StreamLedger, VotesAfter, Work,
+    self, Absence, Executor, Known, OpenItem, OwnedVote, SnapshotOptions, Started, StreamLedger, Work,
 };
 use std::future::poll_fn;
 use std::path::Path;
@@ -123,7 +123,7 @@ impl Node {
         let long_ago = Instant::now().checked_sub(Absence::HOLDS).expect("the machine has been up for a while");
         assert_eq!(self.open(id, Some(Absence::at(long_ago))), Err(Refusal::LookUpFirst));
         assert_eq!(self.vote(id), Err(Refusal::ApprovalClosed));
-        let status = self.runtime.block_on(self.started.shards.status(id, VotesAfter::default(), 1));
+        let status = self.runtime.block_on(self.started.shards.status(id, None, 1));
         assert_eq!(status.err(), Some(Refusal::NotFound));
     }
 

@@ -91,10 +91,13 @@ fn counts_the_largest_approval_exactly() {
     assert!(sink.answers.iter().all(|(_, answer)| *answer == VoteAnswer::Accepted(None)));
     assert_eq!(sink.answers.len(), names.len() - 1);
     let mut page = engine.votes_page(&request.id, None, 1_000).expect("it is in memory");
-    let mut seen = page.items.len();
-    while let Some(after) = page.next {
-        page = engine.votes_page(&request.id, Some(after), 1_000).expect("it is in memory");
-        seen += page.items.len();
+    let mut seen = Vec::new();
+    loop {
+        seen.extend(page.items.iter().map(|(name, _)| name.as_str().to_string()));
+        let Some(after) = page.next else { break };
+        page = engine.votes_page(&request.id, Some(&after), 1_000).expect("it is in memory");
     }
-    assert_eq!(seen, names.len());
+    let mut sorted = names.clone();
+    sorted.sort();
+    assert_eq!(seen, sorted, "each once, in the order of names");
 }

@@ -178,7 +178,7 @@ fn show(engine: &Engine, now: Micros) -> Shown {
             let mut votes = BTreeMap::new();
             let mut after = None;
             loop {
-                let page = engine.votes_page(&state.id, after, 2).expect("it is in memory");
+                let page = engine.votes_page(&state.id, after.as_ref(), 2).expect("it is in memory");
                 assert!(page.items.len() <= 2);
                 for (name, decision) in page.items {
                     assert_eq!(engine.has_voted(&state.id, name.as_str()), Some(decision));
@@ -359,14 +359,13 @@ impl Run {
             }
             let mut eligible = Vec::new();
             let mut after = None;
-            while let Some(page) = self.engine.eligible_page(id, after, 3) {
+            while let Some(page) = self.engine.eligible_page(id, after.as_ref(), 3) {
                 eligible.extend(page.items);
                 after = page.next;
                 if after.is_none() {
                     break;
                 }
             }
-            eligible.sort();
             let named = approval.request.eligible.as_ref().map_or(Vec::new(), |set| set.members.clone());
             assert_eq!(eligible, named);
         }

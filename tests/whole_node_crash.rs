@@ -10,7 +10,7 @@ use assent::engine::Limits;
 use assent::journal::{self, verify_on};
 use assent::metrics::{Identity, Metrics};
 use assent::model::*;
-use assent::shard::{self, Executor, ExecutorOptions, OwnedVote, SnapshotOptions, Started, StateFilter, VotesAfter};
+use assent::shard::{self, Executor, ExecutorOptions, OwnedVote, SnapshotOptions, Started, StateFilter};
 use futures_util::future::join_all;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -218,7 +218,7 @@ impl Ledger {
             assert_eq!(state.finalized_at.is_some(), expected.finalized_at.is_some());
             expected.finalized_at = state.finalized_at;
             assert_eq!(*state, expected);
-            let answer = started.shards.status(*id, VotesAfter::default(), 100).await.expect("it is there");
+            let answer = started.shards.status(*id, None, 100).await.expect("it is there");
             let votes: BTreeMap<String, Decision> =
                 answer.votes.iter().map(|line| (line.validator.to_string(), line.decision)).collect();
             assert_eq!(votes, naive.votes, "{id:?}");

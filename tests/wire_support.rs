@@ -8,6 +8,7 @@ use assent::journal::PosixStorage;
 use assent::metrics::ShardMetrics;
 use assent::model::{LogId, Position};
 use assent::shard::{Executor, Options, Started, start};
+use assent::store::Store;
 use assent::wire::v1;
 use assent::wire::v1::approval_grpc_service_client::ApprovalGrpcServiceClient;
 use futures_util::StreamExt;
@@ -70,11 +71,12 @@ impl Facts for NoFacts {
 pub struct Front {
     pub client: Client,
     pub channel: Channel,
+    pub address: std::net::SocketAddr,
     pub feed: Arc<ScriptedFeed>,
     pub stopper: Stopper,
     pub service: assent::grpc::Front,
     started: Option<Started>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Drop for Front {
@@ -91,6 +93,10 @@ impl Front {
     }
 
     pub async fn with(shards: usize, limits: Limits) -> Front {
+        Front::with_archive(shards, limits, None).await
+    }
+
+    pub async fn with_archive(shards: usize, limits: Limits, archive: Option<Arc<dyn Store>>) -> Front {
         let folder = tempfile::tempdir().expect("a folder");
         let options = Options {
             data: folder.path().into(),
@@ -117,7 +123,8 @@ impl Front {
         let feed = Arc::new(ScriptedFeed::default());
         let (stopper, is_stopping) = stopping();
         let origin = Origin { deployment: started.deployment, generation: 1 };
-        let deps = Deps::new(started.shards.clone(), feed.clone(), Arc::new(NoFacts), origin, limits, is_stopping);
+        let deps =
+            Deps::new(started.shards.clone(), feed.clone(), Arc::new(NoFacts), origin, limits, is_stopping, archive);
         let (front, reporter) = routes(deps);
         reporter.set_service_status(APPROVALS_SERVICE, tonic_health::ServingStatus::Serving).await;
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -129,7 +136,15 @@ impl Front {
         let endpoint = Channel::from_shared(format!("http://{address}")).expect("an endpoint");
         let channel = endpoint.connect().await.expect("a connection");
         let client = Client::new(channel.clone()).max_encoding_message_size(64 << 20);
-        Front { client, channel, feed, stopper, service, started: Some(started), _folder: folder }
+        Front { client, channel, address, feed, stopper, service, started: Some(started), folder }
+    }
+
+    pub fn started(&self) -> &Started {
+        self.started.as_ref().expect("until it is dropped")
+    }
+
+    pub fn data(&self) -> &std::path::Path {
+        self.folder.path()
     }
 
     pub async fn open(&mut self, request: v1::ApprovalRequest) -> v1::ApprovalStatusMessage {

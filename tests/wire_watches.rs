@@ -22,7 +22,7 @@ fn change(number: u64, sequence: u64, status: v1::ApprovalStatus) -> Result<Watc
 }
 
 fn too_slow() -> Result<WatchItem, WatchEnd> {
-    Err(WatchEnd { code: Code::ResourceExhausted, message: "too slow".into(), positions: vec![], limit: None })
+    Err(WatchEnd { code: Code::ResourceExhausted, message: "too slow".into(), positions: vec![], refusal: None })
 }
 
 fn resumed(resume_token: prost::bytes::Bytes) -> Option<v1::WatchOptions> {

@@ -62,7 +62,7 @@ pub struct Common {
 
     /// One proto-JSON object a line
     #[arg(long, help_heading = None)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 /// Open an approval for voting
@@ -203,7 +203,7 @@ pub struct HealthArgs {
 }
 
 #[derive(Args, Debug)]
-struct Filter {
+pub(super) struct Filter {
     /// Only this type (as in submit)
     #[arg(long = "type", value_name = "TYPE")]
     approval_type: Option<Named<v1::ApprovalType>>,
@@ -212,21 +212,21 @@ struct Filter {
     priority: Option<Named<v1::ApprovalPriority>>,
     /// Only what this requester asked
     #[arg(long, value_name = "UUID", default_value = "", hide_default_value = true)]
-    requester: String,
+    pub(super) requester: String,
 }
 
 impl Filter {
-    fn approval_type(&self) -> i32 {
+    pub(super) fn approval_type(&self) -> i32 {
         self.approval_type.as_ref().map_or(0, |named| named.number)
     }
 
-    fn priority(&self) -> i32 {
+    pub(super) fn priority(&self) -> i32 {
         self.priority.as_ref().map_or(0, |named| named.number)
     }
 }
 
 /// Why a command did not do what it should.
-enum Stop {
+pub(super) enum Stop {
     Connect(Error),
     Refused(Refused),
     Output(std::io::Error),
@@ -250,7 +250,7 @@ impl From<std::io::Error> for Stop {
 }
 
 /// Runs a command on its own runtime, and says on standard error what went wrong.
-fn run_to_exit(command: impl Future<Output = Result<Exit, Stop>>) -> anyhow::Result<Exit> {
+pub(super) fn run_to_exit(command: impl Future<Output = Result<Exit, Stop>>) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match runtime.block_on(command) {
         Ok(exit) => Ok(exit),
@@ -381,7 +381,7 @@ pub fn health(args: HealthArgs) -> anyhow::Result<Exit> {
     })
 }
 
-async fn client(common: &Common) -> Result<Client, Error> {
+pub(super) async fn client(common: &Common) -> Result<Client, Error> {
     Client::connect(&common.endpoint.target()).await
 }
 

@@ -10,6 +10,7 @@ mod doctor;
 mod dump;
 mod journal;
 mod kafka;
+mod list;
 pub mod load;
 mod migrate;
 mod probe;
@@ -85,6 +86,7 @@ enum Command {
     Status(client::StatusArgs),
     Watch(client::WatchArgs),
     Pending(client::PendingArgs),
+    List(list::ListArgs),
     Health(client::HealthArgs),
     Load(Box<load::LoadArgs>),
     #[command(hide = true)]
@@ -115,6 +117,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => client::status(args),
         Command::Watch(args) => client::watch(args),
         Command::Pending(args) => client::pending(args),
+        Command::List(args) => list::run(args),
         Command::Health(args) => client::health(args),
         Command::Load(args) => Ok(load::run(&args)),
         Command::Noop(args) => load::run_noop(args),

@@ -88,6 +88,36 @@ impl Show {
         print(&format!("{what:<9} {} {priority:<8} {}{vote}\n", approval.approval_id, standing(approval)))
     }
 
+    /// Above a list's rows, for people.
+    pub fn list_head(&self) -> io::Result<()> {
+        if self.json {
+            return Ok(());
+        }
+        print(&list_row(["approval", "status", "priority", "type", "votes", "created"]))
+    }
+
+    /// One row of a list.
+    pub fn listed(&self, approval: &v1::ApprovalStatusMessage) -> io::Result<()> {
+        if self.json {
+            return json(approval, "ApprovalStatus_Message");
+        }
+        let votes = format!(
+            "{}/{} +{} of {}",
+            approval.approvals,
+            approval.required_approvals,
+            approval.rejections + approval.abstentions,
+            approval.total_validators
+        );
+        print(&list_row([
+            &approval.approval_id,
+            &word(approval.status().as_str_name(), "APPROVAL_STATUS_"),
+            &word(approval.priority().as_str_name(), "APPROVAL_PRIORITY_"),
+            &word(approval.approval_type().as_str_name(), "APPROVAL_TYPE_"),
+            &votes,
+            &time(approval.created_at.as_ref()),
+        ]))
+    }
+
     pub fn health(&self, health: &v1::HealthCheckResponse) -> io::Result<()> {
         if self.json {
             return json(health, "HealthCheckResponse");
@@ -125,6 +155,10 @@ impl Show {
         }
         print(&text)
     }
+}
+
+fn list_row([id, status, priority, kind, votes, created]: [&str; 6]) -> String {
+    format!("{id:<36} {status:<8} {priority:<8} {kind:<19} {votes:<14} {created}\n")
 }
 
 /// `PENDING, 1 of 2 approvals (1 approved, 0 rejected, 0 abstained of 3)`.

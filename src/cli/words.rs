@@ -4,7 +4,7 @@ use crate::wire::v1;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// An enum's value by its name: `large-transaction` is APPROVAL_TYPE_LARGE_TRANSACTION.
 #[derive(Clone, Debug)]
@@ -29,7 +29,10 @@ macro_rules! words {
         }
     )*};
 }
-words!(ApprovalType "APPROVAL_TYPE_", ApprovalPriority "APPROVAL_PRIORITY_", ValidatorDecision "VALIDATOR_DECISION_");
+words!(
+    ApprovalType "APPROVAL_TYPE_", ApprovalPriority "APPROVAL_PRIORITY_", ApprovalStatus "APPROVAL_STATUS_",
+    ValidatorDecision "VALIDATOR_DECISION_"
+);
 
 impl<E: Words> FromStr for Named<E> {
     type Err = String;
@@ -61,6 +64,16 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     count.checked_mul(unit).map(Duration::from_secs).ok_or_else(usage)
 }
 
+/// `2026-01-31T12:00:00Z`, or a time so long ago: `24h`.
+pub fn parse_time(text: &str) -> Result<prost_types::Timestamp, String> {
+    if let Ok(time) = text.parse() {
+        return Ok(time);
+    }
+    let ago = parse_duration(text).map_err(|_| "expected 2026-01-31T12:00:00Z, or so long ago: 24h".to_owned())?;
+    let time = SystemTime::now().checked_sub(ago).filter(|time| *time >= UNIX_EPOCH);
+    time.map(Into::into).ok_or_else(|| "lies before 1970".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,6 +92,17 @@ mod tests {
         assert_eq!(parse_duration("7d"), Ok(Duration::from_secs(604_800)));
         for wrong in ["", "7", "d", "-1h", "1.5h", "99999999999999999999d", "7w", "7é"] {
             assert!(parse_duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn times_are_absolute_or_ago() {
+        let at = parse_time("2024-02-29T00:00:00Z").expect("RFC 3339");
+        assert_eq!((at.seconds, at.nanos), (1_709_164_800, 0));
+        let (day, now) = (parse_time("1d").expect("ago"), parse_time("0s").expect("now"));
+        assert!((86_400..86_402).contains(&(now.seconds - day.seconds)));
+        for wrong in ["", "yesterday", "9999999d", "2024-13-01T00:00:00Z"] {
+            assert!(parse_time(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -7,12 +7,12 @@ use crate::model::{
     Status, ValidatorId, ValidatorRef,
 };
 
-/// A part of a list in the order of validator numbers, and where the next part starts: behind
-/// `next`. Numbers hold while the node runs, as long as the vote or the set does.
+/// A part of a list in the order of validators' names, and where the next part starts: behind `next`.
+/// By name and not by number, so that a place in the list outlives the number, the node and memory.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Page<T> {
     pub items: Vec<T>,
-    pub next: Option<ValidatorRef>,
+    pub next: Option<ValidatorId>,
 }
 
 /// An approval in memory, borrowed: for filters over many.
@@ -74,6 +74,30 @@ impl Approval<'_> {
     }
 }
 
+fn legal(name: &str) -> ValidatorId {
+    ValidatorId::parse(name).expect("names in memory are legal")
+}
+
+/// The first `max` behind `after` in the order of names, and the last of them when more follow.
+fn page_of<'n, T>(
+    mut found: Vec<(&'n str, T)>,
+    after: Option<&ValidatorId>,
+    max: usize,
+) -> (Vec<(&'n str, T)>, Option<ValidatorId>) {
+    if let Some(after) = after {
+        found.retain(|(name, _)| *name > after.as_str());
+    }
+    let more = found.len() > max;
+    if more && max > 0 {
+        // Only the page is sorted: a shard has no time to sort 32,767 votes for a thousand.
+        found.select_nth_unstable_by(max - 1, |(one, _), (other, _)| one.cmp(other));
+    }
+    found.truncate(max);
+    found.sort_unstable_by_key(|(name, _)| *name);
+    let next = found.last().filter(|_| more).map(|(name, _)| legal(name));
+    (found, next)
+}
+
 impl Engine {
     /// An approval in memory.
     pub fn approval(&self, id: &ApprovalId) -> Option<Approval<'_>> {
@@ -122,7 +146,7 @@ impl Engine {
 
     /// The name of a number that a vote or a set holds.
     pub fn validator_name(&self, validator: ValidatorRef) -> ValidatorId {
-        ValidatorId::parse(self.validators.name(validator)).expect("names in memory are legal")
+        legal(self.validators.name(validator))
     }
 
     /// The id of a requester's number that an approval holds.
@@ -139,41 +163,29 @@ impl Engine {
     pub fn votes_page(
         &self,
         id: &ApprovalId,
-        after: Option<ValidatorRef>,
+        after: Option<&ValidatorId>,
         max: usize,
     ) -> Option<Page<(ValidatorId, Decision)>> {
         let hot = self.records.hot(self.find(id)?);
-        let mut found = Vec::new();
+        let mut found = Vec::with_capacity(hot.cast());
         votes::for_each(&self.blocks, hot, |validator, decision| {
-            if after.is_none_or(|after| validator > after) {
-                found.push((validator, decision));
-            }
+            found.push((self.validators.name(validator), decision))
         });
-        if max == 0 {
-            return Some(Page { items: Vec::new(), next: None });
-        }
-        let more = found.len() > max;
-        if more {
-            found.select_nth_unstable_by_key(max - 1, |(validator, _)| *validator);
-            found.truncate(max);
-        }
-        found.sort_unstable_by_key(|(validator, _)| *validator);
-        let next = if more { found.last().map(|(validator, _)| *validator) } else { None };
-        let items = found.into_iter().map(|(validator, decision)| (self.validator_name(validator), decision)).collect();
+        let (part, next) = page_of(found, after, max);
+        let items = part.into_iter().map(|(name, decision)| (legal(name), decision)).collect();
         Some(Page { items, next })
     }
 
     /// Up to `max` eligible validators behind `after`. `None`: not in memory, or anyone may vote.
-    pub fn eligible_page(&self, id: &ApprovalId, after: Option<ValidatorRef>, max: usize) -> Option<Page<ValidatorId>> {
+    pub fn eligible_page(&self, id: &ApprovalId, after: Option<&ValidatorId>, max: usize) -> Option<Page<ValidatorId>> {
         let hot = self.records.hot(self.find(id)?);
         if hot.set == NO_SET {
             return None;
         }
         let members = &self.sets.get(hot.set).members;
-        let start = members.partition_point(|member| after.is_some_and(|after| *member <= after));
-        let part = &members[start..members.len().min(start.saturating_add(max))];
-        let next = part.last().filter(|_| start + part.len() < members.len()).copied();
-        Some(Page { items: part.iter().map(|member| self.validator_name(*member)).collect(), next })
+        let found = members.iter().map(|member| (self.validators.name(*member), ())).collect();
+        let (part, next) = page_of(found, after, max);
+        Some(Page { items: part.into_iter().map(|(name, ())| legal(name)).collect(), next })
     }
 
     /// Looks at a slice of a partition, as [`Engine::partition_states`] does, without making states.

@@ -4,6 +4,7 @@
 use super::Stopping;
 use super::front::Deps;
 use super::intake::{Intake, ReasonCounts};
+use super::lanes::StreamLanes;
 use super::status;
 use super::stopping::{End, Ends};
 use crate::shard::StreamRefusal;
@@ -35,7 +36,7 @@ impl<S> BatchCall<S> {
     pub fn new(inbound: S, deps: &Deps) -> BatchCall<S> {
         BatchCall {
             inbound,
-            intake: Intake::new(deps.shards.clone(), deps.shards.ledger(), &deps.limits),
+            intake: Intake::new(StreamLanes::new(deps.shards.clone(), None), deps.shards.ledger(), &deps.limits),
             ends: Ends::new(&deps.stopping, None),
             half_closed: false,
             ending: None,

@@ -142,6 +142,10 @@ impl Client {
         answer(self.0.submit_validator_response(vote).await)
     }
 
+    pub async fn list(&mut self, request: v1::ListApprovalsRequest) -> Result<v1::ListApprovalsResponse, Refused> {
+        answer(self.0.list_approvals(request).await)
+    }
+
     pub async fn status(
         &mut self,
         request: v1::GetApprovalStatusRequest,

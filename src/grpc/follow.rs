@@ -3,7 +3,7 @@
 use super::status;
 use super::watch::{Feed, Subscribe, WatchEnd, WatchItem};
 use crate::metrics::Metrics;
-use crate::model::{ApprovalState, Decided, LogId, PARTITIONS, Position, Status};
+use crate::model::{ApprovalState, Decided, LogId, PARTITIONS, Position, Refusal, Status};
 use crate::shard::{self, FeedEnd, FeedEvent, FeedKind, Shards, Start, Subscription};
 use crate::wire::{status_message, timestamp, v1, vote_message};
 use futures_util::StreamExt;
@@ -145,7 +145,7 @@ impl HubFeed {
     }
 
     fn ended(&self, why: FeedEnd, positions: &[Position]) -> WatchEnd {
-        let limit = (why == FeedEnd::TooMany).then_some(WATCHERS_MAX);
+        let refusal = (why == FeedEnd::TooMany).then_some(Refusal::LimitReached(WATCHERS_MAX));
         let (code, message) = match why {
             FeedEnd::TooSlow => {
                 self.metrics.front.watchers_closed.increment();
@@ -158,12 +158,12 @@ impl HubFeed {
             FeedEnd::NotHeld(message) => (Code::OutOfRange, message),
             FeedEnd::Broken(message) => (Code::Unavailable, message),
         };
-        WatchEnd { code, message, positions: positions.to_vec(), limit }
+        WatchEnd { code, message, positions: positions.to_vec(), refusal }
     }
 }
 
 fn end(code: Code, message: String) -> WatchEnd {
-    WatchEnd { code, message, positions: Vec::new(), limit: None }
+    WatchEnd { code, message, positions: Vec::new(), refusal: None }
 }
 
 impl Feed for HubFeed {

@@ -4,12 +4,15 @@
 //! call to its `grpc-timeout`: tonic's own answer at a deadline is CANCELLED, and it stops looking once
 //! a stream's head is sent. Health, reflection and unknown paths go to an ordinary router.
 
+use super::archive::Archive;
 use super::batch::BatchCall;
+use super::calls::{Call, method_of};
 use super::codec::RawCodec;
 use super::service::Approvals;
 use super::stream::VoteStream;
 use super::{Facts, Feed, Limits, Origin, Stopping, caller, status};
 use crate::shard::Shards;
+use crate::store::Store;
 use crate::wire::DESCRIPTOR;
 use crate::wire::v1::approval_grpc_service_server::{ApprovalGrpcServiceServer, SERVICE_NAME};
 use bytes::Bytes;
@@ -41,6 +44,8 @@ pub struct Deps {
     pub(super) origin: Origin,
     pub(super) limits: Limits,
     pub(super) stopping: Stopping,
+    /// What memory no longer has. None: nothing leaves memory.
+    pub(super) archive: Option<Arc<Archive>>,
     /// Listings of pending approvals that run now.
     pub(super) listings: Arc<AtomicUsize>,
 }
@@ -53,8 +58,10 @@ impl Deps {
         origin: Origin,
         limits: Limits,
         stopping: Stopping,
+        archive: Option<Arc<dyn Store>>,
     ) -> Deps {
-        Deps { shards, feed, facts, origin, limits, stopping, listings: Arc::default() }
+        let archive = archive.map(|store| Arc::new(Archive::new(store, facts.clone())));
+        Deps { shards, feed, facts, origin, limits, stopping, archive, listings: Arc::default() }
     }
 }
 
@@ -104,11 +111,12 @@ impl tower::Service<http::Request<Body>> for Front {
     fn call(&mut self, mut request: http::Request<Body>) -> FrontFuture {
         let path = request.uri().path();
         if !path.starts_with(SERVICE_PREFIX) {
-            return FrontFuture { answer: Box::pin(self.rest.call(request)), deadline: None };
+            return FrontFuture { answer: Box::pin(self.rest.call(request)), deadline: None, call: None };
         }
+        let call = method_of(&path[SERVICE_PREFIX.len()..]).map(|method| Call::new(method, self.deps.facts.clone()));
         if self.deps.stopping.is_set() {
             let refused = Stopping::status().into_http();
-            return FrontFuture { answer: Box::pin(std::future::ready(Ok(refused))), deadline: None };
+            return FrontFuture { answer: Box::pin(std::future::ready(Ok(refused))), deadline: None, call };
         }
         let deadline = request.headers().get("grpc-timeout").and_then(|value| parse_timeout(value.as_bytes()));
         let deadline = deadline.and_then(|timeout| Instant::now().checked_add(timeout)).map(Deadline);
@@ -122,7 +130,7 @@ impl tower::Service<http::Request<Body>> for Front {
                 self.approvals.call(request)
             }
         };
-        FrontFuture { answer, deadline: deadline.map(Until::new) }
+        FrontFuture { answer, deadline: deadline.map(Until::new), call }
     }
 }
 
@@ -132,6 +140,8 @@ type Answer = BoxFuture<'static, Result<http::Response<Body>, Infallible>>;
 pub struct FrontFuture {
     answer: Answer,
     deadline: Option<Until>,
+    /// Counted when it ends.
+    call: Option<Call>,
 }
 
 struct Until {
@@ -150,15 +160,24 @@ impl Future for FrontFuture {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         if let Poll::Ready(answer) = self.answer.as_mut().poll(context) {
-            return Poll::Ready(answer.map(named));
+            let call = self.call.take();
+            return Poll::Ready(answer.map(|answer| ended(call, named(answer))));
         }
         let Some(until) = &mut self.deadline else { return Poll::Pending };
         // The clock too: tonic's timer for the same deadline may wake this task first, and would
         // answer CANCELLED after this poll.
         if until.sleep.as_mut().poll(context).is_ready() || Instant::now() >= until.at {
-            return Poll::Ready(Ok(status::deadline_exceeded().into_http()));
+            let call = self.call.take();
+            return Poll::Ready(Ok(ended(call, status::deadline_exceeded().into_http())));
         }
         Poll::Pending
+    }
+}
+
+fn ended(call: Option<Call>, answer: http::Response<Body>) -> http::Response<Body> {
+    match call {
+        Some(call) => call.answered(answer),
+        None => answer,
     }
 }
 

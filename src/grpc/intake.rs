@@ -3,45 +3,37 @@
 //! Single votes and requests that are already here travel as one push (a run); a batch is one push for
 //! each shard it touches. Items of one stream reach one shard in the order sent. What does not pass the
 //! door (a request that is not legal) is refused here and counts as answered at once. A full ring
-//! keeps the push, and the stream reads no further.
+//! keeps the push, and the stream reads no further. A request whose id may be known is looked up before
+//! it is pushed, together with the requests right behind it; what comes later waits.
 
-use crate::model::{ApprovalId, Reason};
-use crate::shard::{OpenItem, Shards, StreamLedger, StreamRefusal, Work};
+use super::Limits;
+use super::lanes::{Found, Lanes, LookUp, StreamLanes};
+use crate::model::{Reason, Refusal};
+use crate::shard::{Known, OpenItem, StreamLedger, StreamRefusal, Work};
 use crate::wire::{RowRun, VoteBatch, parse_open_bytes};
 use bytes::Bytes;
+use futures_util::FutureExt;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use super::Limits;
-
 /// Single messages that become one push at most.
 pub(super) const RUN_ITEMS_MAX: usize = 1_024;
 
-/// Where pushes go: the shards, or a test.
-pub(super) trait Lanes {
-    fn count(&self) -> usize;
-    fn shard_of(&self, id: &ApprovalId) -> usize;
-    fn poll_push(&self, context: &mut Context<'_>, shard: usize, work: &mut Option<Work>) -> Poll<()>;
+/// Requests looked up together at most.
+pub(super) const LOOK_UP_ITEMS_MAX: usize = 256;
+
+const _: () = assert!(LOOK_UP_ITEMS_MAX <= RUN_ITEMS_MAX);
+
+/// What a look-up settled without a shard.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Settled {
+    /// The same request stands in the archive.
+    Repeat,
+    Refused(Reason),
 }
 
-impl Lanes for Shards {
-    fn count(&self) -> usize {
-        Shards::count(self)
-    }
-
-    #[inline]
-    fn shard_of(&self, id: &ApprovalId) -> usize {
-        Shards::shard_of(self, id)
-    }
-
-    #[inline]
-    fn poll_push(&self, context: &mut Context<'_>, shard: usize, work: &mut Option<Work>) -> Poll<()> {
-        Shards::poll_push(self, context, shard, work)
-    }
-}
-
-pub(super) struct Intake<L = Shards> {
+pub(super) struct Intake<L = StreamLanes> {
     lanes: L,
     ledger: Arc<StreamLedger>,
     content_bytes_max: usize,
@@ -55,6 +47,9 @@ pub(super) struct Intake<L = Shards> {
     votes_first: u64,
     opens: Vec<Vec<OpenItem>>,
     open_count: usize,
+    /// Requests that wait for a look-up, and what was numbered before the first of them.
+    looking: Vec<OpenItem>,
+    look_up: Option<LookUp>,
     pushes: VecDeque<(usize, Option<Work>)>,
     /// Messages not acknowledged: the item behind each, and its bytes.
     held: VecDeque<(u64, usize)>,
@@ -77,6 +72,8 @@ impl<L: Lanes> Intake<L> {
             votes: RowRun::default(),
             votes_first: 0,
             open_count: 0,
+            looking: Vec::new(),
+            look_up: None,
             pushes: VecDeque::new(),
             held: VecDeque::new(),
             held_bytes: 0,
@@ -109,21 +106,30 @@ impl<L: Lanes> Intake<L> {
         self.new_bytes += bytes;
     }
 
-    /// A request's bytes; why it was refused at the door, if it was.
+    /// A request's bytes; why it was refused at the door, if it was. Not while a look-up is under way.
     pub fn open(&mut self, request: &Bytes) -> Option<Reason> {
+        debug_assert!(self.look_up.is_none(), "the stream waits for it");
         self.flush_votes();
-        let item = self.next_items(1);
         match parse_open_bytes(request, self.content_bytes_max) {
             Ok(request) => {
-                let shard = self.lanes.shard_of(&request.id);
-                self.opens[shard].push(OpenItem { item, request, absence: None });
-                self.open_count += 1;
-                if self.open_count >= RUN_ITEMS_MAX {
+                let looks = self.is_looking() || self.lanes.known(&request.id) == Known::Maybe;
+                if looks && !self.is_looking() {
+                    // What came before does not wait.
                     self.flush_opens();
+                }
+                let open = OpenItem { item: self.next_items(1), request, absence: None };
+                if looks {
+                    self.looking.push(open);
+                } else {
+                    self.gather(open);
+                    if self.open_count >= RUN_ITEMS_MAX {
+                        self.flush_opens();
+                    }
                 }
                 None
             }
             Err(refusal) => {
+                let item = self.next_items(1);
                 self.refusals.push(StreamRefusal::new(item, refusal.reason()));
                 Some(refusal.reason())
             }
@@ -153,6 +159,57 @@ impl<L: Lanes> Intake<L> {
             let first = self.next_items(batch.len());
             self.push_votes(first, batch);
         }
+    }
+
+    fn gather(&mut self, open: OpenItem) {
+        let shard = self.lanes.shard_of(&open.request.id);
+        self.opens[shard].push(open);
+        self.open_count += 1;
+    }
+
+    /// Whether requests wait for a look-up: votes wait behind them.
+    pub fn is_looking(&self) -> bool {
+        !self.looking.is_empty()
+    }
+
+    /// Whether another request may join those that wait.
+    pub fn may_join(&self) -> bool {
+        self.look_up.is_none() && self.looking.len() < LOOK_UP_ITEMS_MAX
+    }
+
+    /// Looks up what waits, and gathers it for the shards; answers with what needs no shard.
+    pub fn poll_look_up(&mut self, context: &mut Context<'_>) -> Poll<Vec<Settled>> {
+        if self.looking.is_empty() {
+            return Poll::Ready(Vec::new());
+        }
+        let (lanes, looking) = (&self.lanes, &self.looking);
+        let asked = || looking.iter().map(|open| (open.request.id, open.request.digest)).collect();
+        let found = ready!(self.look_up.get_or_insert_with(|| lanes.look_up(asked())).poll_unpin(context));
+        self.look_up = None;
+        let mut settled = Vec::new();
+        for (mut open, found) in std::mem::take(&mut self.looking).into_iter().zip(found) {
+            let refused = match found {
+                Found::InMemory => {
+                    self.gather(open);
+                    continue;
+                }
+                Found::Absent(absence) => {
+                    open.absence = Some(absence);
+                    self.gather(open);
+                    continue;
+                }
+                Found::Same => {
+                    settled.push(Settled::Repeat);
+                    continue;
+                }
+                Found::Different => Refusal::IdTaken.reason(),
+                Found::Unanswered(reason) => reason,
+            };
+            self.refusals.push(StreamRefusal::new(open.item, refused));
+            settled.push(Settled::Refused(refused));
+        }
+        self.flush_opens();
+        Poll::Ready(settled)
     }
 
     fn next_items(&mut self, count: usize) -> u64 {
@@ -215,7 +272,9 @@ impl<L: Lanes> Intake<L> {
         debug_assert!(self.votes.is_empty() && self.open_count == 0, "an item is pushed or refused when it counts");
         // The ledger's bound falls back when a shard that was idle gets new items; what was once
         // answered stays answered.
-        self.acked = self.acked.max(self.ledger.acked_through(self.numbered));
+        // What waits for a look-up is neither pushed nor answered.
+        let sent = self.looking.first().map_or(self.numbered, |first| first.item);
+        self.acked = self.acked.max(self.ledger.acked_through(sent));
         self.ledger.take_refusals(&mut self.refusals);
         while let Some((end, bytes)) = self.held.front()
             && *end <= self.acked

@@ -1,7 +1,8 @@
 //! Items of a stream against shards that answer when the test says so.
 
 use super::*;
-use crate::model::{Refusal, VoteCommand};
+use crate::model::{ApprovalId, Refusal, VoteCommand};
+use crate::shard::Absence;
 use crate::wire::{StreamItem, StreamParser, v1};
 use proptest::prelude::*;
 use prost::Message;
@@ -13,6 +14,8 @@ use std::task::Waker;
 struct Rings {
     queues: Vec<Mutex<VecDeque<Work>>>,
     slots: usize,
+    /// Look-ups are answered.
+    answers: std::sync::atomic::AtomicBool,
 }
 
 impl Rings {
@@ -39,6 +42,29 @@ impl Lanes for Arc<Rings> {
         queue.push_back(work.take().expect("work"));
         Poll::Ready(())
     }
+
+    /// An id that starts with 0xEE may be known.
+    fn known(&self, id: &ApprovalId) -> Known {
+        if id.0[0] == 0xEE { Known::Maybe } else { Known::New }
+    }
+
+    /// The second byte says what the archive holds.
+    fn look_up(&self, asked: Vec<(ApprovalId, [u8; 16])>) -> LookUp {
+        assert!(asked.len() <= LOOK_UP_ITEMS_MAX);
+        let found = asked.into_iter().map(|(id, _)| match id.0[1] {
+            0 => Found::Absent(Absence::now()),
+            1 => Found::Same,
+            2 => Found::Different,
+            3 => Found::Unanswered(Reason::ArchiveUnavailable),
+            _ => Found::InMemory,
+        });
+        let (found, rings) = (found.collect(), self.clone());
+        std::future::poll_fn(move |_| match rings.answers.load(std::sync::atomic::Ordering::Relaxed) {
+            true => Poll::Ready(Vec::clone(&found)),
+            false => Poll::Pending,
+        })
+        .boxed()
+    }
 }
 
 /// Passes what `prepare` made to `answer`: a run's answer cannot be named here.
@@ -60,7 +86,8 @@ struct Bench {
 
 impl Bench {
     fn new(shards: usize, slots: usize, limits: &Limits) -> Bench {
-        let rings = Arc::new(Rings { queues: (0..shards).map(|_| Mutex::default()).collect(), slots });
+        let rings =
+            Arc::new(Rings { queues: (0..shards).map(|_| Mutex::default()).collect(), slots, answers: true.into() });
         let ledger = Arc::new(StreamLedger::new(shards));
         let intake = Intake::new(rings.clone(), ledger.clone(), limits);
         Bench { rings, ledger, intake, arrived: BTreeMap::new(), answered: BTreeMap::new() }
@@ -290,4 +317,46 @@ fn single_votes_travel_together() {
     }
     assert!(bench.push().is_ready());
     assert_eq!(bench.rings.len(0), 2);
+}
+
+fn known_id(what: u8, number: u128) -> u128 {
+    0xEE << 120 | u128::from(what) << 112 | number
+}
+
+#[test]
+fn requests_that_may_be_known_are_looked_up_in_order_and_nothing_is_acknowledged_before() {
+    let mut bench = Bench::new(2, 16, &Limits::default());
+    let answers = |bench: &Bench, on: bool| bench.rings.answers.store(on, std::sync::atomic::Ordering::Relaxed);
+    answers(&bench, false);
+    let context = &mut Context::from_waker(Waker::noop());
+    assert_eq!(bench.intake.open(&open(1, 2)), None);
+    // What came before does not wait; what comes behind, known or not, does.
+    for what in [0, 1, 2, 3, 4] {
+        assert_eq!(bench.intake.open(&open(known_id(what, 2), 2)), None);
+    }
+    assert_eq!(bench.intake.open(&open(3, 2)), None);
+    assert_eq!(bench.intake.open(&open(3, 9)), Some(Reason::InvalidArgument));
+    assert!(bench.intake.is_looking() && bench.intake.may_join());
+    assert!(bench.intake.poll_look_up(context).is_pending());
+    assert!(!bench.intake.may_join(), "not while it is asked");
+    assert!(bench.push().is_ready());
+    while bench.turn(0) || bench.turn(1) {}
+    bench.intake.look();
+    assert_eq!((bench.intake.acked(), bench.intake.numbered()), (1, 8));
+    assert!(!bench.intake.is_quiet());
+
+    answers(&bench, true);
+    let Poll::Ready(settled) = bench.intake.poll_look_up(context) else { panic!("it is answered") };
+    let refused = |reason| Settled::Refused(reason);
+    assert_eq!(settled, [Settled::Repeat, refused(Reason::IdTaken), refused(Reason::ArchiveUnavailable)]);
+    assert!(bench.push().is_ready());
+    while bench.turn(0) || bench.turn(1) {}
+    assert_eq!(bench.arrived.keys().copied().collect::<Vec<_>>(), [0, 1, 5, 6]);
+    bench.intake.look();
+    assert_eq!(bench.intake.acked(), 8);
+    let mut refusals = Vec::new();
+    assert_eq!(bench.intake.refusals(100, &mut refusals), 8);
+    let given: Vec<_> = refusals.iter().map(|refused| (refused.item, refused.reason())).collect();
+    assert_eq!(given, [(3, Reason::IdTaken), (4, Reason::ArchiveUnavailable), (7, Reason::InvalidArgument)]);
+    assert!(bench.intake.is_quiet());
 }

@@ -3,25 +3,32 @@
 //! `front` is what a server serves: it knows deadlines, stopping and the two hot methods, which take raw
 //! bytes, and leaves everything else to the generated code. `intake` numbers a stream's items and pushes
 //! them to the shards; `stream` and `batch` are the two hot methods around it. `watch` turns a [`Feed`]
-//! into streams; `token` and `page` are what clients carry between calls. Left to others: judging
-//! fields (`wire`), rules (`shard`), listening and TLS (the server).
+//! into streams; `token`, `page` and `list` hold what clients carry between calls. What memory no longer has
+//! is asked of the [`Archive`](archive::Archive) by `read`, `submit` and, for streams, `lanes`; `calls`
+//! counts how calls end. Left to others: judging fields (`wire`), rules (`shard`), TLS (the server).
 
+mod archive;
 mod batch;
 mod caller;
+mod calls;
 pub mod client;
 mod codec;
 mod filter;
 mod follow;
 mod front;
 mod intake;
+mod lanes;
+mod list;
 mod listener;
 mod options;
 mod page;
 mod pending;
+mod read;
 mod service;
 pub mod status;
 mod stopping;
 mod stream;
+mod submit;
 mod token;
 mod watch;
 

@@ -4,7 +4,7 @@ use super::Caller;
 use super::filter::Filter;
 use super::front::Deps;
 use super::status;
-use super::watch::{Followed, WatchEnd, subscribed};
+use super::watch::{Followed, refused, subscribed};
 use crate::model::{ApprovalId, Position, Refusal, Status as ApprovalStatus};
 use crate::wire::{status_message, v1};
 use futures_util::StreamExt;
@@ -66,12 +66,7 @@ async fn next(listing: Option<Listing>, follow: bool) -> Option<(BoxStream<'stat
             let states: Vec<_> = listing.ready.drain(..).map(Ok).collect();
             Some((stream::iter(states).boxed(), Some(listing)))
         }
-        Err(refusal) => {
-            let status = status::status(&refusal);
-            let end =
-                WatchEnd { code: status.code(), message: status.message().into(), positions: Vec::new(), limit: None };
-            Some((stream::iter([Err(end)]).boxed(), None))
-        }
+        Err(refusal) => Some((stream::iter([Err(refused(refusal))]).boxed(), None)),
     }
 }
 

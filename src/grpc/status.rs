@@ -21,16 +21,18 @@ pub const fn code(reason: Reason) -> Code {
         Reason::VoteStands | Reason::IdTaken => Code::AlreadyExists,
         Reason::NotEligible => Code::PermissionDenied,
         Reason::LimitReached | Reason::NoSpace | Reason::Overloaded => Code::ResourceExhausted,
-        Reason::ClockJump | Reason::Stopping | Reason::LookUpFirst => Code::Unavailable,
+        Reason::ClockJump | Reason::Stopping | Reason::LookUpFirst | Reason::ArchiveUnavailable => Code::Unavailable,
     }
 }
 
 /// After which time a later try may succeed.
 const fn retry_after(reason: Reason) -> Option<Duration> {
     match reason {
-        Reason::Overloaded => Some(Duration::from_millis(50)),
+        Reason::Overloaded | Reason::LookUpFirst => Some(Duration::from_millis(50)),
         // Room is looked for every second; a place comes with the next approval that is archived.
-        Reason::NoSpace | Reason::LimitReached | Reason::Stopping | Reason::LookUpFirst => Some(Duration::from_secs(1)),
+        Reason::NoSpace | Reason::LimitReached | Reason::Stopping | Reason::ArchiveUnavailable => {
+            Some(Duration::from_secs(1))
+        }
         // Until an operator accepts the clock.
         Reason::ClockJump => Some(Duration::from_secs(10)),
         _ => None,
@@ -76,11 +78,9 @@ pub fn status(refusal: &Refusal) -> Status {
         Refusal::NoSpace => "no room is left, on the disk or under folder_bytes_max: try again once there is".into(),
         Refusal::ClockJump => "the clock is in doubt: new approvals wait until an operator accepts it".into(),
         Refusal::Overloaded => "the queue is full: try again after the delay".into(),
-        Refusal::LookUpFirst => {
-            "the id may have been used before, and the archive could not be asked: try again, or draw a new UUIDv7"
-                .into()
-        }
         Refusal::Stopping => "the node is stopping: try again, on another node or when it is back".into(),
+        Refusal::LookUpFirst => "approval_id may be known, and the archive was not asked in time: try again".into(),
+        Refusal::ArchiveUnavailable(why) => format!("{why}; what is no longer in memory waits for the archive"),
     };
     let mut details = ErrorDetails::with_error_info(reason.name(), DOMAIN, facts);
     if let Some(delay) = retry_after(reason) {
@@ -180,6 +180,8 @@ mod tests {
         check(Refusal::Overloaded, Code::ResourceExhausted, "OVERLOADED", None, true);
         check(Refusal::Stopping, Code::Unavailable, "STOPPING", None, true);
         check(Refusal::LookUpFirst, Code::Unavailable, "LOOK_UP_FIRST", None, true);
+        let archive = Refusal::ArchiveUnavailable("the archive is not to be had: a timeout".into());
+        check(archive, Code::Unavailable, "ARCHIVE_UNAVAILABLE", None, true);
         check(Refusal::invalid("content", "is too long"), Code::InvalidArgument, "INVALID_ARGUMENT", None, false);
     }
 

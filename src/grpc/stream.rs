@@ -6,7 +6,8 @@
 //! no subscription is left; on a fault it first acknowledges what came before.
 
 use super::front::{Deadline, Deps};
-use super::intake::Intake;
+use super::intake::{Intake, Settled};
+use super::lanes::StreamLanes;
 use super::status::{self, invalid_field};
 use super::stopping::{End, Ends};
 use super::watch::{self, Followed, WatchEnd};
@@ -20,7 +21,7 @@ use prost::Message;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use tonic::{Code, Status};
 
 /// Refusals in one message: 1 MiB is the bound of an answer, and each takes 17 bytes at most.
@@ -39,6 +40,8 @@ pub(super) struct VoteStream<S> {
     inbound: S,
     intake: Intake,
     parser: StreamParser,
+    /// Votes that came behind requests which are being looked up.
+    behind: Option<StreamItem>,
     /// Last acknowledgement sent.
     told: u64,
     /// For what is not answered.
@@ -71,8 +74,13 @@ where
     pub fn new(inbound: S, deps: Arc<Deps>, caller: Caller, deadline: Option<Deadline>) -> VoteStream<S> {
         VoteStream {
             inbound,
-            intake: Intake::new(deps.shards.clone(), deps.shards.ledger(), &deps.limits),
+            intake: Intake::new(
+                StreamLanes::new(deps.shards.clone(), deps.archive.clone()),
+                deps.shards.ledger(),
+                &deps.limits,
+            ),
             parser: StreamParser::new(deps.limits.batch_items_max),
+            behind: None,
             told: 0,
             wait: None,
             is_awake: false,
@@ -100,7 +108,16 @@ where
             if self.intake.poll_push(context).is_pending() {
                 break;
             }
-            if !self.may_read() {
+            let may_read = self.may_read();
+            let looks_now = self.behind.is_some() || !may_read || !self.intake.may_join();
+            if self.intake.is_looking() && looks_now && self.look_up(context).is_pending() {
+                break;
+            }
+            if let Some(item) = self.behind.take() {
+                self.take_item(item);
+                continue;
+            }
+            if !may_read {
                 break;
             }
             if message == MESSAGES_A_POLL || self.intake.numbered() - first >= ITEMS_A_POLL {
@@ -111,6 +128,8 @@ where
                 Poll::Ready(Some(Ok(message))) => self.take(&message),
                 Poll::Ready(Some(Err(status))) => self.ending = Some(status::unread(status)),
                 Poll::Ready(None) => self.half_closed = true,
+                // Nothing more is there to join those that wait.
+                Poll::Pending if self.intake.is_looking() && self.look_up(context).is_ready() => {}
                 Poll::Pending => break,
             }
         }
@@ -122,17 +141,34 @@ where
     fn take(&mut self, message: &Bytes) {
         self.intake.hold(message.len());
         match self.parser.parse(message) {
-            Ok(StreamItem::Votes(batch)) => self.intake.votes(batch),
-            Ok(StreamItem::Vote(response)) => self.intake.vote(&response),
-            Ok(StreamItem::Open(request)) => {
+            Ok(item) => self.take_item(item),
+            Err(invalid) => self.ending = Some(status::invalid_argument(&invalid)),
+        }
+    }
+
+    fn take_item(&mut self, item: StreamItem) {
+        match item {
+            StreamItem::Votes(_) | StreamItem::Vote(_) if self.intake.is_looking() => self.behind = Some(item),
+            StreamItem::Votes(batch) => self.intake.votes(batch),
+            StreamItem::Vote(response) => self.intake.vote(&response),
+            StreamItem::Open(request) => {
                 if let Some(reason) = self.intake.open(&request) {
                     self.deps.facts.request_refused(reason);
                 }
             }
-            Ok(StreamItem::Subscription(subscription)) => self.subscribe(*subscription),
-            Ok(StreamItem::Nothing) => {}
-            Err(invalid) => self.ending = Some(status::invalid_argument(&invalid)),
+            StreamItem::Subscription(subscription) => self.subscribe(*subscription),
+            StreamItem::Nothing => {}
         }
+    }
+
+    fn look_up(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        for settled in ready!(self.intake.poll_look_up(context)) {
+            match settled {
+                Settled::Repeat => self.deps.facts.request_repeated(),
+                Settled::Refused(reason) => self.deps.facts.request_refused(reason),
+            }
+        }
+        Poll::Ready(())
     }
 
     /// An acknowledgement when there is one to give.
@@ -291,7 +327,7 @@ where
         if let Some(notice) = this.notices.pop_front() {
             return Poll::Ready(Some(Ok(notice)));
         }
-        let is_answered = this.intake.is_quiet();
+        let is_answered = this.intake.is_quiet() && this.behind.is_none();
         if is_answered && let Some(status) = this.ending.take() {
             this.done = true;
             return Poll::Ready(Some(Err(status)));

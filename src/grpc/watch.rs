@@ -5,12 +5,13 @@
 
 use super::filter::Filter;
 use super::front::{Deadline, Deps};
+use super::read::standing;
 use super::status::{self, DOMAIN};
 use super::stopping::{End, Ends};
 use super::{Caller, Stopping};
-use crate::model::{ApprovalState, Position, Reason, Status as ApprovalStatus};
+use crate::model::{ApprovalState, LogId, Position, Reason, Refusal, Status as ApprovalStatus};
 use crate::shard::StateFilter;
-use crate::wire::v1;
+use crate::wire::{status_message, v1};
 use base64::Engine as _;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream};
@@ -67,8 +68,8 @@ pub struct WatchEnd {
     pub message: String,
     /// Where to go on; empty when that is not possible.
     pub positions: Vec<Position>,
-    /// The setting, where a limit refused the watch.
-    pub limit: Option<&'static str>,
+    /// What refused the watch: a limit, the archive.
+    pub refusal: Option<Refusal>,
 }
 
 /// A feed of a node that has none.
@@ -81,7 +82,8 @@ impl Feed for NoFeed {
 
     fn subscribe(&self, _: Subscribe) -> BoxStream<'static, Result<WatchItem, WatchEnd>> {
         let message = "this node follows no journal".into();
-        stream::iter([Err(WatchEnd { code: Code::Unimplemented, message, positions: Vec::new(), limit: None })]).boxed()
+        stream::iter([Err(WatchEnd { code: Code::Unimplemented, message, positions: Vec::new(), refusal: None })])
+            .boxed()
     }
 }
 
@@ -106,23 +108,43 @@ pub(super) fn follow(
     let Some(id) = filter.state.approval else {
         return Ok(subscribed(&deps, caller, filter, from, include_current));
     };
-    let Some(from) = from else {
-        return Ok(until_outcome(subscribed(&deps, caller, filter, None, include_current)));
-    };
-    // Resumed behind the outcome, there is nothing left to wait for.
-    let check = async move {
-        let states = deps.shards.statuses(vec![id]).await.unwrap_or_default();
-        let decided = states.into_iter().flatten().next().filter(|state| state.status != ApprovalStatus::Pending);
-        match decided.is_some_and(|state| is_behind(&deps, &from, &state)) {
-            true => stream::empty().boxed(),
-            false => until_outcome(subscribed(&deps, caller, filter, Some(from), false)),
+    let start = async move {
+        let found = match deps.archive {
+            // Memory has it, or it is not open yet: the feed knows.
+            None if from.is_none() => Ok(Vec::new()),
+            _ => standing(&deps, vec![id]).await,
+        };
+        let decided = match found {
+            Ok(found) => {
+                found.into_iter().flatten().next().filter(|(state, _)| state.status != ApprovalStatus::Pending)
+            }
+            // A state that only the archive can show must not be waited for in vain.
+            Err(refusal) => return stream::iter([Err(refused(refusal))]).boxed(),
+        };
+        match (decided, from) {
+            // Resumed behind the outcome, there is nothing left to wait for.
+            (Some((state, log)), Some(from)) if is_behind(&from, &state, log) => stream::empty().boxed(),
+            // No event comes any more, and the feed shows what memory holds: the outcome is all there is.
+            (Some((state, log)), None) if filter.state.matches_state(&state) => {
+                stream::iter([Ok(status_message(&state, log))]).boxed()
+            }
+            (_, from) => {
+                let include_current = from.is_none();
+                until_outcome(subscribed(&deps, caller, filter, from, include_current))
+            }
         }
     };
-    Ok(stream::once(check).flatten().boxed())
+    Ok(stream::once(start).flatten().boxed())
 }
 
-fn is_behind(deps: &Deps, positions: &[Position], state: &ApprovalState) -> bool {
-    let log = deps.shards.log_of(state.last_event);
+/// As a call is refused.
+pub(super) fn refused(refusal: Refusal) -> WatchEnd {
+    let status = status::status(&refusal);
+    let message = status.message().into();
+    WatchEnd { code: status.code(), message, positions: Vec::new(), refusal: Some(refusal) }
+}
+
+fn is_behind(positions: &[Position], state: &ApprovalState, log: LogId) -> bool {
     positions.iter().any(|position| position.log == log && state.last_event.sequence() <= position.sequence)
 }
 
@@ -204,8 +226,8 @@ impl Stream for WatchCall {
                 Poll::Ready(Some(Ok(message)))
             }
             Some(Err(end)) => {
-                let status = match end.limit {
-                    Some(limit) => status::limit_reached(limit),
+                let status = match &end.refusal {
+                    Some(refusal) => status::status(refusal),
                     None => with_resume_token(end.code, &end.message, &this.token),
                 };
                 this.end(status)

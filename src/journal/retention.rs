@@ -20,7 +20,9 @@ impl Covered {
     /// The first sequence that the newest snapshot does not make needless; None without one.
     fn needed_from<S: Storage>(&mut self, folder: &Folder<S>, log: &LogMeta) -> Result<Option<u64>, Error> {
         let dir = log_dir(folder.dir(), log.ordinal);
-        let Some((_, path, _)) = snapshot::list(folder.storage(), &dir, snapshot::SNAPSHOT)?.pop() else { return Ok(None) };
+        let Some((_, path, _)) = snapshot::list(folder.storage(), &dir, snapshot::SNAPSHOT)?.pop() else {
+            return Ok(None);
+        };
         if let Some((known, needed)) = &self.newest
             && *known == path
         {

@@ -227,6 +227,13 @@ impl ApprovalGrpcService for Noop {
         nothing()
     }
 
+    async fn list_approvals(
+        &self,
+        _: Request<v1::ListApprovalsRequest>,
+    ) -> Result<Response<v1::ListApprovalsResponse>, Status> {
+        nothing()
+    }
+
     async fn watch_approval_updates(
         &self,
         _: Request<v1::ApprovalRequest>,

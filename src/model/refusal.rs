@@ -21,10 +21,11 @@ pub enum Reason {
     Overloaded = 12,
     Stopping = 13,
     LookUpFirst = 14,
+    ArchiveUnavailable = 15,
 }
 
 impl Reason {
-    pub const ALL: [Reason; 14] = [
+    pub const ALL: [Reason; 15] = [
         Reason::InvalidArgument,
         Reason::NotFound,
         Reason::ApprovalClosed,
@@ -39,6 +40,7 @@ impl Reason {
         Reason::Overloaded,
         Reason::Stopping,
         Reason::LookUpFirst,
+        Reason::ArchiveUnavailable,
     ];
 
     /// As in ErrorInfo, metrics and JSON.
@@ -58,6 +60,7 @@ impl Reason {
             Reason::Overloaded => "OVERLOADED",
             Reason::Stopping => "STOPPING",
             Reason::LookUpFirst => "LOOK_UP_FIRST",
+            Reason::ArchiveUnavailable => "ARCHIVE_UNAVAILABLE",
         }
     }
 
@@ -96,8 +99,10 @@ pub enum Refusal {
     ClockJump,
     Overloaded,
     Stopping,
-    /// The id may have been used: open it again with a fresh proof that the archive does not have it.
+    /// The id may be known, and nothing proves that it is free.
     LookUpFirst,
+    /// Only the archive knows, and it does not answer: why, without a password.
+    ArchiveUnavailable(Box<str>),
 }
 
 impl Refusal {
@@ -121,6 +126,7 @@ impl Refusal {
             Refusal::Overloaded => Reason::Overloaded,
             Refusal::Stopping => Reason::Stopping,
             Refusal::LookUpFirst => Reason::LookUpFirst,
+            Refusal::ArchiveUnavailable(_) => Reason::ArchiveUnavailable,
         }
     }
 }

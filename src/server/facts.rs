@@ -2,7 +2,7 @@
 
 use crate::grpc::Facts;
 use crate::health::{Health, State};
-use crate::metrics::{Metrics, REASONS};
+use crate::metrics::{Method, Metrics, REASONS};
 use crate::model::{Micros, Reason};
 use crate::wire::{timestamp, v1};
 use std::sync::Arc;
@@ -80,5 +80,26 @@ impl Facts for NodeFacts {
 
     fn vote_refused(&self, reason: Reason) {
         self.metrics.front.votes_refused.add(reason.number(), 1);
+    }
+
+    fn request_repeated(&self) {
+        self.metrics.front.request_repeats.increment();
+    }
+
+    fn vote_repeated(&self) {
+        self.metrics.front.vote_repeats.increment();
+    }
+
+    fn looked_up(&self) {
+        self.metrics.front.look_ups.increment();
+    }
+
+    fn call_ended(&self, method: Method, code: u32) {
+        self.metrics.front.call_ended(method, code);
+    }
+
+    fn stream_is_open(&self, open: bool) {
+        let streams = &self.metrics.front.streams;
+        if open { streams.add(1) } else { streams.subtract(1) }
     }
 }

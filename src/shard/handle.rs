@@ -6,7 +6,7 @@ use super::{Absence, Answer, Ask, FullReader, IdFilter, Known, StreamLedger, Tur
 use crate::engine::{self, Approval};
 use crate::model::{
     ApprovalId, ApprovalState, ApprovalType, Decision, EventRef, LogId, Micros, OpenRequest, PARTITIONS, PartitionKey,
-    Priority, Refusal, RequesterId, Status, ValidatorId, ValidatorRef, VoteAnswer, VoteCommand, VoteExtras,
+    Priority, Refusal, RequesterId, Status, ValidatorId, VoteAnswer, VoteCommand, VoteExtras,
 };
 use crate::queue::{Ring, Vigil, Wait, reply};
 use std::cmp::Reverse;
@@ -38,10 +38,6 @@ pub struct Voted {
     pub repeat: bool,
 }
 
-/// Where a page of votes begins: behind this one, in the order of the shard's numbers.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct VotesAfter(pub Option<u32>);
-
 /// One line of a page of votes. The last four are there only in the FULL view.
 #[derive(Clone, Debug)]
 pub struct VoteLine {
@@ -58,8 +54,8 @@ pub struct VoteLine {
 pub struct StatusAnswer {
     pub state: ApprovalState,
     pub votes: Vec<VoteLine>,
-    /// More votes follow behind this.
-    pub next: Option<VotesAfter>,
+    /// More votes follow behind this one.
+    pub next: Option<ValidatorId>,
 }
 
 /// What a watch or a list selects; `None`: any.
@@ -203,6 +199,7 @@ impl Shards {
         .await?
     }
 
+    /// NotFound or ApprovalClosed: not in memory. Whoever asks may know better, and counts it.
     pub async fn vote(&self, vote: OwnedVote) -> Result<Voted, Refusal> {
         let shard = self.shard_of(&vote.approval);
         self.ask(shard, engine::VOTE_BYTES_MAX, move |turn| {
@@ -227,11 +224,9 @@ impl Shards {
                     turn.metrics.vote_repeats.increment();
                     true
                 }
+                // The front asks the archive, and counts what comes of it.
+                VoteAnswer::Refused(Refusal::NotFound) => return Err(turn.ids.absent(&vote.approval)),
                 VoteAnswer::Refused(refusal) => {
-                    let refusal = match refusal {
-                        Refusal::NotFound => turn.ids.absent(&vote.approval),
-                        other => other,
-                    };
                     turn.metrics.votes_refused.add(refusal.reason().number(), 1);
                     return Err(refusal);
                 }
@@ -241,12 +236,16 @@ impl Shards {
         .await?
     }
 
-    /// At most `max` votes behind `after`.
-    pub async fn status(&self, id: ApprovalId, after: VotesAfter, max: usize) -> Result<StatusAnswer, Refusal> {
+    /// At most `max` votes behind `after`, in the order of their validators' names.
+    pub async fn status(
+        &self,
+        id: ApprovalId,
+        after: Option<ValidatorId>,
+        max: usize,
+    ) -> Result<StatusAnswer, Refusal> {
         self.ask(self.shard_of(&id), engine::VOTE_BYTES_MAX, move |turn| {
             let state = touched(turn, &id).ok_or(Refusal::NotFound)?;
-            let page =
-                turn.engine.votes_page(&id, after.0.map(ValidatorRef), max).expect("an approval that was just touched");
+            let page = turn.engine.votes_page(&id, after.as_ref(), max).expect("an approval that was just touched");
             let line = |(validator, decision): (ValidatorId, Decision)| VoteLine {
                 validator: validator.as_str().into(),
                 decision,
@@ -255,8 +254,7 @@ impl Shards {
                 voted_at: None,
                 sequence: 0,
             };
-            let next = page.next.map(|last| VotesAfter(Some(last.0)));
-            Ok(StatusAnswer { state, votes: page.items.into_iter().map(line).collect(), next })
+            Ok(StatusAnswer { state, votes: page.items.into_iter().map(line).collect(), next: page.next })
         })
         .await?
     }
@@ -289,20 +287,16 @@ impl Shards {
         self.inner.full.read(state, lines).await
     }
 
-    /// At most `max` eligible validators behind `after`, in the order of the shard's numbers; none
-    /// when anyone may vote.
+    /// At most `max` eligible validators behind `after`, in the order of their names, and the last of
+    /// them when more follow; `None` when anyone may vote, or it is not in memory.
     pub async fn eligible(
         &self,
         id: ApprovalId,
-        after: VotesAfter,
+        after: Option<ValidatorId>,
         max: usize,
-    ) -> Result<(Vec<Arc<str>>, Option<VotesAfter>), Refusal> {
+    ) -> Result<Option<(Vec<ValidatorId>, Option<ValidatorId>)>, Refusal> {
         self.ask(self.shard_of(&id), 0, move |turn| {
-            let Some(page) = turn.engine.eligible_page(&id, after.0.map(ValidatorRef), max) else {
-                return (Vec::new(), None);
-            };
-            let names = page.items.iter().map(|name| Arc::from(name.as_str())).collect();
-            (names, page.next.map(|last| VotesAfter(Some(last.0))))
+            turn.engine.eligible_page(&id, after.as_ref(), max).map(|page| (page.items, page.next))
         })
         .await
     }

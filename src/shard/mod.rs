@@ -34,7 +34,7 @@ pub use executor::{ExecutorOptions, glommio_works};
 pub use feed::{FrameCopy, Tail};
 pub use full::FullReader;
 pub use gate::Gate;
-pub use handle::{LogName, Opened, OwnedVote, Shards, StateFilter, StatusAnswer, VoteLine, Voted, VotesAfter};
+pub use handle::{LogName, Opened, OwnedVote, Shards, StateFilter, StatusAnswer, VoteLine, Voted};
 pub use hub::{Feed, FeedEnd, FeedItem, Start, Subscription};
 pub use id_filter::{IdFilter, Known};
 pub use logs::{FollowedLog, Logs};

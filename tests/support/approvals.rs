@@ -64,14 +64,10 @@ impl Client {
         self.0.submit_validator_response(vote).await.map(tonic::Response::into_inner)
     }
 
-    /// One approval with its votes, by validator; FULL adds what the journal holds of it.
+    /// One approval with its votes, by validator's name; FULL adds what the journal holds of it.
     pub async fn state(&mut self, number: u64, view: ApprovalView) -> Result<ApprovalStatusMessage, Status> {
         let request = GetApprovalStatusRequest { approval_id: id(number), view: view.into(), ..Default::default() };
-        let mut state = self.0.get_approval_status(request).await?.into_inner();
-        // A page comes in the order of the shard's own numbers, which a restart may draw anew.
-        state.votes.sort_by(|a, b| a.validator_id.cmp(&b.validator_id));
-        state.eligible_validators.sort();
-        Ok(state)
+        self.0.get_approval_status(request).await.map(tonic::Response::into_inner)
     }
 }
 

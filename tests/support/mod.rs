@@ -11,5 +11,6 @@ pub mod postgres;
 pub mod proxy;
 pub mod recorder;
 pub mod records;
+pub mod switched_archive;
 
 pub use node::{Ended, Node, PATIENCE, Said, assent, exchange, folder, get, run};
