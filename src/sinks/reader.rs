@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// How often the ends of the logs are looked at while nothing comes: what an idle sink costs.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Reading starts anew here; what was read before is void.
 pub(super) struct Seek {
