@@ -35,27 +35,27 @@ pub struct Database {
 
 /// A fresh database on the shared server, its user `postgres`.
 pub fn database() -> Database {
-    static SHARED: OnceLock<Server> = OnceLock::new();
+    static SHARED: OnceLock<(Server, Child)> = OnceLock::new();
     SHARED
         .get_or_init(|| {
             let server = Server::start(&["fsync=off", "max_connections=200"]);
-            end_with_process(&server);
-            server
+            let watch = end_with_process(&server);
+            (server, watch)
         })
+        .0
         .database()
 }
 
 /// A static is never dropped: a watching process ends the server and removes its folder when this
 /// process is gone, however it ended.
-fn end_with_process(server: &Server) {
+fn end_with_process(server: &Server) -> Child {
     let postmaster = server.postmaster.as_ref().expect("it runs").id();
     let script = "read _; kill -INT $0 2>/dev/null; \
         for i in 1 2 3 4 5 6 7 8 9 10; do kill -0 $0 2>/dev/null || break; sleep 0.2; done; rm -rf \"$1\"";
     let mut watch = as_postgres("sh");
     watch.args(["-c", script, &postmaster.to_string()]).arg(server.folder.path());
-    let mut watch = watch.current_dir("/").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("sh is there");
-    // The pipe's end closes with this process.
-    std::mem::forget(watch.stdin.take());
+    // Its pipe's end closes with this process.
+    watch.current_dir("/").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("sh is there")
 }
 
 fn is_root() -> bool {

@@ -94,7 +94,7 @@ pub(super) async fn eligible(
         return Err(broken("is not in eligible_sets: was it deleted by hand?"));
     }
     let members: Vec<&str> = get(row, 2)?;
-    let names = members.into_iter().map(|member| ValidatorId::parse(member));
+    let names = members.into_iter().map(ValidatorId::parse);
     names.map(|name| name.ok_or_else(|| broken("holds an illegal name"))).collect()
 }
 
