@@ -103,6 +103,8 @@ mod full_folder;
 mod garbage;
 /// What was acknowledged survives kill -9 at any moment under load, on one folder, round after round.
 mod kill;
+/// What is decided and archived leaves memory, and its id is never taken twice.
+mod memory;
 /// Ten times what it can do is refused with a delay; memory stays bounded, and it passes.
 mod overload;
 /// Restarts with 1, 2, 4 and 1 shards keep everything, and older logs stay readable.
