@@ -16,6 +16,7 @@ pub use machine::Machine;
 pub use parse::{Error, Source, Value};
 pub use settings::{Default, Kind, SETTINGS, Setting, find, markdown};
 
+use crate::store::db_url::DbUrl;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -74,7 +75,7 @@ pub struct Config {
     pub archive: Archive,
     pub sinks: Sinks,
     /// `DB_URL`: from the environment alone, so that it stands in no file and no list of processes.
-    pub db_url: Option<Secret>,
+    pub db_url: Option<DbUrl>,
     pub grpc: Grpc,
     pub http: Http,
     pub tls: Tls,
@@ -181,16 +182,6 @@ pub struct FileSink {
     pub rotate_bytes: u64,
     /// 0: all.
     pub keep: u64,
-}
-
-/// Text that is never shown: it holds a password.
-#[derive(Clone, Eq, PartialEq)]
-pub struct Secret(pub String);
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("(secret)")
-    }
 }
 
 /// The gRPC front's runtime and HTTP/2.
@@ -301,10 +292,11 @@ impl Config {
             config.set(setting.ok_or_else(|| Error::unknown(flag, source.clone()))?, text, source)?;
         }
 
-        config.db_url = variable("DB_URL").map(|url| Secret(url.into()));
+        let db_url = variable("DB_URL").map(|url| DbUrl::parse(url, variable("PGUSER"), variable("PGPASSWORD")));
+        config.db_url = db_url.transpose().map_err(|error| Error::clash("DB_URL", error.to_string()))?;
 
         config.check()?;
-        config.warnings = config.collect_warnings(|name| variable(name).is_some());
+        config.warnings = config.collect_warnings();
         Ok(config)
     }
 
@@ -399,17 +391,8 @@ impl Config {
         Ok(())
     }
 
-    fn collect_warnings(&self, is_set: impl Fn(&str) -> bool) -> Vec<String> {
+    fn collect_warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
-        for name in ["KAFKA_BROKERS", "DB_URL"] {
-            if is_set(name) {
-                warnings.push(format!(
-                    "{name} is set, and this build does not use it yet: nothing goes to {}; the journal alone holds \
-                     what is acknowledged",
-                    if name == "DB_URL" { "a database" } else { "Kafka" }
-                ));
-            }
-        }
         if self.durability == Durability::Memory {
             warnings.push(
                 "--durability memory: nothing is written to disk, and every approval and vote is lost when this \

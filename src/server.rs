@@ -10,6 +10,7 @@ use crate::http;
 use crate::journal::{GlommioStorage, PosixStorage};
 use crate::metrics::{Identity, Metrics};
 use crate::shard::{self, Executor, Gate, MemoryStorage, Started};
+use crate::store::Store;
 use anyhow::{Context, anyhow, bail};
 use facts::NodeFacts;
 use std::net::SocketAddr;
@@ -39,8 +40,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         started_at_seconds: started_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
     });
     let health = Health::new();
-    let store = sinks::archive_store(&config)?;
-    let register = sinks::register(&config, store.as_ref())?;
+    let register = sinks::register(&config)?;
     let reporters = Reporters::new(&health, config.shard.count);
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -59,9 +59,11 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let began = Instant::now();
     let mut started = start_shards(&config, executor, &metrics)?;
     let journal = journal_line(&config, io, began.elapsed());
-    let mut watch = sinks::start(&config, &mut started, store, register, &metrics, &health)?;
+    let store = sinks::archive_store(&config)?;
+    let mut watch = sinks::start(&config, &mut started, store.clone(), register, &metrics, &health)?;
     let outcome = runtime.block_on(async {
-        let node = Node { config: &config, metrics: &metrics, health: &health, reporters: &reporters, addresses };
+        let node =
+            Node { config: &config, metrics: &metrics, health: &health, reporters: &reporters, addresses, store };
         let outcome = node.serve(grpc_listener, tls.grpc, &mut started, &journal).await;
         // What is durable by now and not delivered is so at the next start.
         drop(watch.take());
@@ -203,6 +205,7 @@ struct Node<'a> {
     health: &'a Arc<Health>,
     reporters: &'a Reporters,
     addresses: Addresses,
+    store: Option<Arc<dyn Store>>,
 }
 
 impl Node<'_> {
@@ -214,7 +217,7 @@ impl Node<'_> {
         started: &mut Started,
         journal: &str,
     ) -> anyhow::Result<()> {
-        let Node { config, metrics, health, reporters, addresses } = *self;
+        let Node { config, metrics, health, reporters, addresses, ref store } = *self;
         // A commit's answers come as one letter, and are handed out here, where waking is cheap.
         let answers = started.answers.clone();
         tokio::spawn(async move {
@@ -242,7 +245,7 @@ impl Node<'_> {
             config.limits.watcher_buffer_bytes,
             config.limits.watchers_max,
         ));
-        let deps = Deps::new(started.shards.clone(), feed, facts, origin, limits, stopping.clone(), None);
+        let deps = Deps::new(started.shards.clone(), feed, facts, origin, limits, stopping.clone(), store.clone());
         let options = ServerOptions {
             stream_window_bytes: config.grpc.stream_window_bytes,
             connection_window_bytes: config.grpc.connection_window_bytes,

@@ -1,7 +1,10 @@
 //! `assent migrate`: what the archive's schema is, and whether a database has it. A node applies it by itself.
 
 use super::Exit;
+use crate::store::db_url::DbUrl;
+use crate::store::postgres::{self, Postgres, PostgresOptions};
 use crate::store::{migrate, sqlite};
+use anyhow::Context;
 use std::path::PathBuf;
 
 #[derive(Debug, clap::Args)]
@@ -38,25 +41,33 @@ Examples: assent migrate --check --data data
 enum Target {
     /// In this data folder.
     Sqlite(PathBuf),
+    Postgres(Box<DbUrl>),
 }
 
 impl Target {
     fn of(args: &MigrateArgs) -> anyhow::Result<Target> {
         match &args.db_url {
             None => Ok(Target::Sqlite(args.data.clone())),
-            Some(_) => anyhow::bail!("this build keeps its archive in SQLite only: leave out --db-url and DB_URL"),
+            Some(url) => {
+                let variable = |name| std::env::var(name).ok();
+                let (user, password) = (variable("PGUSER"), variable("PGPASSWORD"));
+                let url = DbUrl::parse(url, user.as_deref(), password.as_deref()).context("--db-url or DB_URL")?;
+                Ok(Target::Postgres(Box::new(url)))
+            }
         }
     }
 
     fn print(&self) -> String {
         match self {
             Target::Sqlite(_) => migrate::print_sqlite(),
+            Target::Postgres(_) => postgres::migrate::print(),
         }
     }
 
     fn check(&self) -> Result<migrate::Schema, crate::store::Error> {
         match self {
             Target::Sqlite(folder) => sqlite::check(folder),
+            Target::Postgres(url) => Postgres::open(PostgresOptions::new(DbUrl::clone(url)))?.schema(),
         }
     }
 }

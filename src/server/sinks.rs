@@ -4,47 +4,60 @@ use crate::config::{ArchiveKind, Config, Durability};
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::shard::{Keep, Started};
+use crate::sinks::kafka::KafkaSink;
 use crate::sinks::{ArchiveSink, BatchLimits, FileOptions, FileSink, Pump, Register, Sink, Watch, Watched};
 use crate::store::Store;
+use crate::store::db_url::DbUrl;
+use crate::store::postgres::{Postgres, PostgresOptions};
+use crate::store::sqlite::{self, Sqlite};
 use anyhow::{Context, bail};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The archive that the settings name; the one place where stores are opened.
-pub(super) fn archive_store(config: &Config) -> anyhow::Result<Option<Arc<dyn Store>>> {
+/// Which archive the settings name.
+enum Named<'a> {
+    Sqlite,
+    Postgres(&'a DbUrl),
+}
+
+fn named(config: &Config) -> Option<Named<'_>> {
     if config.durability == Durability::Memory {
-        return Ok(None);
+        return None;
     }
     match (config.archive.kind, &config.db_url) {
-        (ArchiveKind::None, _) => Ok(None),
-        // MERGE: with the stores here, `auto` is PostgreSQL where DB_URL is set and SQLite otherwise: join these
-        // arms with the two below, and drop the warning on DB_URL in config.rs.
-        (ArchiveKind::Auto, _) => Ok(None),
-        // MERGE: store::Sqlite::open(…)
-        (ArchiveKind::Sqlite, _) => {
-            bail!("--archive sqlite: this build has no SQLite archive yet; give --archive none")
-        }
-        // MERGE: store::Postgres::open(…)
-        (ArchiveKind::Postgres, _) => {
-            bail!("--archive postgres: this build has no PostgreSQL archive yet; give --archive none")
-        }
+        (ArchiveKind::None, _) => None,
+        (ArchiveKind::Auto | ArchiveKind::Postgres, Some(url)) => Some(Named::Postgres(url)),
+        (ArchiveKind::Postgres, None) => unreachable!("checked with the settings"),
+        (ArchiveKind::Auto, None) | (ArchiveKind::Sqlite, _) => Some(Named::Sqlite),
     }
 }
 
+/// The archive that the settings name; the one place where stores are opened. The data folder is there, and locked.
+/// A database that is down is met later, by the sink and by reads.
+pub(super) fn archive_store(config: &Config) -> anyhow::Result<Option<Arc<dyn Store>>> {
+    Ok(match named(config) {
+        None => None,
+        Some(Named::Sqlite) => Some(Arc::new(Sqlite::open(sqlite::Options::new(&config.data_dir))?)),
+        Some(Named::Postgres(url)) => Some(Arc::new(Postgres::open(PostgresOptions::new(url.clone()))?)),
+    })
+}
+
 /// Names of the sinks that the settings ask for.
-fn configured(config: &Config, store: Option<&Arc<dyn Store>>) -> Vec<&'static str> {
-    let archive = store.map(|_| "archive");
-    archive.into_iter().chain(config.sinks.file.dir.as_ref().map(|_| "file")).collect()
+fn configured(config: &Config) -> Vec<&'static str> {
+    let archive = named(config).map(|_| "archive");
+    let kafka = config.kafka.brokers.as_ref().map(|_| "kafka");
+    let file = config.sinks.file.dir.as_ref().map(|_| "file");
+    [archive, kafka, file].into_iter().flatten().collect()
 }
 
 /// The folder's register, where every sink in it is configured. Before anything is started: what a sink has not
 /// seen must not be waited for unawares, nor be lost.
-pub(super) fn register(config: &Config, store: Option<&Arc<dyn Store>>) -> anyhow::Result<Option<Register>> {
+pub(super) fn register(config: &Config) -> anyhow::Result<Option<Register>> {
     if config.durability == Durability::Memory {
         return Ok(None);
     }
     let register = Register::read(&config.data_dir)?;
-    let names = configured(config, store);
+    let names = configured(config);
     let missing = register.sinks().iter().find(|sink| !names.contains(&sink.name.as_str()));
     if let Some(sink) = missing {
         let (name, data) = (&sink.name, config.data_dir.display());
@@ -86,6 +99,9 @@ pub(super) fn start(
         };
         started.archive.turn_on();
         sinks.push(Box::new(ArchiveSink::new(store, started.deployment, limits)));
+    }
+    if let Some(options) = config.kafka.options(started.deployment)? {
+        sinks.push(Box::new(KafkaSink::new(options)));
     }
     if let Some(dir) = &config.sinks.file.dir {
         let file = &config.sinks.file;

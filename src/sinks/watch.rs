@@ -164,8 +164,12 @@ impl Watcher {
         }
     }
 
-    /// Segments go once every sink is past them.
+    /// Segments go once every sink is past them; without an archive the journal alone has contents and reasons, and
+    /// none goes.
     fn release(&mut self, now: Instant) {
+        if !self.watched.pumps.iter().any(|(pump, _)| pump.name() == "archive") {
+            return;
+        }
         let done: Vec<_> = self.watched.pumps.iter().map(|(pump, _)| pump.progress.acknowledged()).collect();
         let acknowledged = |log: LogId| done.iter().map(|done| done.get(&log).copied().unwrap_or(0)).min().unwrap_or(0);
         match self.watched.segments.release(self.watched.keep, now, acknowledged) {

@@ -7,19 +7,12 @@
 
 use super::sqlstate;
 use crate::store::Error;
+use crate::store::migrate::Schema;
 use std::time::Duration;
 use tokio_postgres::Client;
 
 mod embedded {
     refinery::embed_migrations!("migrations/postgres");
-}
-
-/// What of the schema a database has.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Schema {
-    /// Names of migrations (`V1__approvals`), in order.
-    pub applied: Vec<String>,
-    pub missing: Vec<String>,
 }
 
 /// Of this product alone: the schema may be shared with somebody else who uses refinery.

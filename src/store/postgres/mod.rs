@@ -87,7 +87,7 @@ impl Postgres {
     }
 
     /// Which migrations are there. Blocking, for a command.
-    pub fn schema(&self) -> Result<migrate::Schema, Error> {
+    pub fn schema(&self) -> Result<crate::store::migrate::Schema, Error> {
         self.blocking(async |client| migrate::check(client).await)
     }
 
