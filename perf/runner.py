@@ -8,6 +8,8 @@ BIN = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "a
 GENERATOR_BUSY_MAX = 0.9
 # Modes whose rate is in approvals, not in votes.
 IN_APPROVALS = ("open", "lifecycle")
+# In flight under a schedule: so much that a late message is the generator's own lateness.
+ROOM = {"rows": 128, "columns": 128, "batch": 32, "open": 65_536, "lifecycle": 256, "mixed": 256, "unary": 1_024}
 
 
 def answered_per_second(report):
@@ -58,14 +60,14 @@ class Run:
         return self.load(name, "--mode", mode, "--approvals", self.approvals, "--duration", self.seconds(seconds),
                          *self.warm, *args, **options)
 
-    def half_rate(self, name, mode, report, *args, seconds=8, **options):
+    def half_rate(self, name, mode, report, connections=1, seconds=6, **options):
         """Open loop at half of what a run did, for latency."""
         if not report:
             return
         rate = int((answered_per_second(report) if mode != "open" else report["approvals_per_second"]) / 2)
         if rate:
-            self.votes(f"{name}-half-rate", mode, *args, "--rate", rate, seconds=seconds,
-                       note=f"open loop at {rate:,}/s", **options)
+            self.votes(f"{name}-half-rate", mode, "--connections", connections, "--in-flight", ROOM[mode] // connections,
+                       "--rate", rate, seconds=seconds, note=f"open loop at {rate:,}/s", **options)
 
     def keep(self, file, text):
         """What is kept says nothing of where this machine has its folders."""
