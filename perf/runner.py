@@ -46,8 +46,8 @@ def void(report):
 class Run:
     """`rows` is the table; `kept` the JSON by scenario, of pieces measured into this folder before too."""
 
-    def __init__(self, out, data, quick, rows, kept):
-        self.out, self.data, self.quick, self.rows, self.kept = out, data, quick, rows, kept
+    def __init__(self, out, data, quick, commit, rows, kept):
+        self.out, self.data, self.quick, self.commit, self.rows, self.kept = out, data, quick, commit, rows, kept
         self.approvals = 200_000 if quick else 1_000_000
         # Given to every run with a duration.
         self.warm = ("--warmup", 1 if quick else 2)
@@ -104,7 +104,7 @@ class Run:
 
     def add(self, row):
         """Measured again: the last one counts."""
-        self.rows[:] = [other for other in self.rows if other[0] != row[0]] + [row]
+        self.rows[:] = [other for other in self.rows if other[0] != row[0]] + [(*row, self.commit)]
 
     def row(self, name, votes, approvals, latency, note, began):
         row = (name, f"{votes:,.0f}", f"{approvals:,.0f}", f"{latency.get('p50', 0):,.0f}",
