@@ -51,7 +51,7 @@ def watched(scenario, figure):
 
 def of_assent(assent):
     """A peer has no bar: how many times as many votes assent does."""
-    return lambda kept, name: (f"{assent} does {votes(kept, assent) / votes(kept, name):,.0f} x", None)
+    return lambda kept, name: (f"{assent} does {votes(kept, assent) / votes(kept, name):,.1f} x", None)
 
 
 def added_by_snapshots(kept, name):
