@@ -43,7 +43,7 @@ pub fn measure(bytes: usize, reads: u64) -> MemoryReport {
     let mut sum = 0u64;
     for read in 0..reads {
         // The upper bits scaled to the range: a division would take longer than the read.
-        let place = (u128::from(mixed_bits(read)) * count as u128 >> 64) as usize;
+        let place = ((u128::from(mixed_bits(read)) * count as u128) >> 64) as usize;
         sum = sum.wrapping_add(lines[place][0]);
     }
     black_box(sum);
