@@ -25,6 +25,11 @@ def of_ceiling(ceiling, bar):
     return lambda kept, name: ratio(votes(kept, name), votes(kept, ceiling), bar, ceiling)
 
 
+def of_share(ceiling):
+    """No bar: the share of its ceiling alone."""
+    return lambda kept, name: (f"{votes(kept, name) / votes(kept, ceiling) * 100:.0f} % of {ceiling}", None)
+
+
 def synced_p99(kept, name, more_us, figure=lambda report: report["latency_us"]["p99"]):
     bar = kept["disk-4k"]["p99_us"] + more_us
     return f"p99 {figure(kept[name]):,.0f} us (bare sync p99 + {more_us // 1000} ms = {bar:,.0f})", figure(kept[name]) <= bar
@@ -46,7 +51,12 @@ def watched(scenario, figure):
 
 def of_assent(assent):
     """A peer has no bar: how many times as many votes assent does."""
-    return lambda kept, name: (f"{assent} does {votes(kept, assent) / votes(kept, name):,.0f} x", None)
+    return lambda kept, name: (f"{assent} does {votes(kept, assent) / votes(kept, name):,.1f} x", None)
+
+
+def added_by_snapshots(kept, name):
+    added = kept[name]["busy_p99_ms"] - kept[name]["calm_p99_ms"]
+    return f"adds {added:.2f} ms to p99 (bar 5)", added <= 5 and kept[name]["snapshots"] > 0
 
 
 HALF_RATE = [lambda kept, name: synced_p99(kept, name, 3_000)]
@@ -54,13 +64,18 @@ BARS = {
     "rows": [absolute(5e6), of_ceiling("noop-generated-rows", 1), of_ceiling("noop-own-rows", 0.45)],
     "columns": [absolute(10e6)],
     "rows-generated-client": [absolute(2.5e6)],
-    "batch": [absolute(2e6)],
+    "batch": [absolute(2e6), of_share("noop-own-batch")],
     "lifecycle": [absolute(300e3, "approvals_per_second", "approvals/s")],
     "open": [absolute(600e3, "approvals_per_second", "approvals/s")],
     "unary-1": [of_ceiling("noop-own-unary", 0.85)],
     "unary-8": [of_ceiling("noop-own-unary-8", 0.65)],
+    "unary-64": [of_share("noop-own-unary-64")],
     "unary-1-half-rate": HALF_RATE,
     "unary-8-half-rate": HALF_RATE,
+    "snapshot-1m-under-load": [added_by_snapshots],
+    "snapshot-10m-under-load": [added_by_snapshots],
+    **{f"turns-{pending}": [lambda kept, name: at_most(kept[name]["cpu_ms"]["1.0"], 1, "ms CPU")]
+       for pending in (100_000, 1_000_000, 10_000_000)},
     "single-unary": [lone("unary")],
     "single-stream": [lone("stream")],
     **{f"{scenario}: {title}": [watched(scenario, figure)] for scenario in ("events", "finality")

@@ -65,6 +65,43 @@ fn every_mode_balances() {
 }
 
 #[test]
+fn a_cluster_s_traffic_balances_with_late_votes_and_expiries_counted_apart() {
+    let node = Node::start(&[]);
+    let here = folder();
+    let mixed = ["--mode", "mixed", "--approvals", "2000", "--batch", "100", "--connections", "2"];
+    for layout in ["rows", "singles"] {
+        let ledger = ["--ledger", &format!("{layout}.ledger")];
+        let count = ["--count", "30000", "--layout", layout];
+        let (said, report) = load(here.path(), &node.endpoint(), &[&mixed[..], &ledger, &count].concat());
+        assert_eq!(said.code, Some(0), "{layout}: {said:?}");
+        let refused = report["votes_refused"].as_object().expect("an object");
+        assert_eq!(refused.keys().collect::<Vec<_>>(), ["APPROVAL_DECIDED"], "{layout}: {report:#}");
+        let late = number(&report, "votes_refused.APPROVAL_DECIDED");
+        assert!((3_000..15_000).contains(&late), "{layout}: {late} of 30,000 votes came late");
+        assert_eq!(number(&report, "votes_sent"), 30_000, "{layout}");
+        assert_eq!(number(&report, "votes_acknowledged") + late, 30_000, "{layout}");
+        assert_eq!(number(&report, "votes_repeated"), 0, "{layout}");
+        // One of 32 opened is left to expire.
+        let (opened, expired) = (number(&report, "approvals_opened"), number(&report, "decided.expired"));
+        assert!(opened > 5_000, "{layout}: an approval is opened for each that is used up: {opened}");
+        assert!((opened / 64..opened / 16).contains(&expired), "{layout}: {expired} of {opened} expired");
+
+        // The ledger goes on, and is compared again.
+        let again = [&["--mode", "mixed", "--connections", "2", "--count", "5000", "--reuse"], &ledger[..]].concat();
+        let (said, report) = load(here.path(), &node.endpoint(), &again);
+        assert_eq!((said.code, number(&report, "votes_repeated")), (Some(0), 0), "{layout}: {said:?}");
+        let (code, verdict) = verify(here.path(), &node, &here.path().join(ledger[1]));
+        assert_eq!((code, &verdict["balances"]), (Some(0), &true.into()), "{layout}: {verdict:#}");
+        // A ledger of other votes than were sent does not balance.
+        let text = std::fs::read_to_string(here.path().join(ledger[1])).expect("the ledger");
+        let changed = text.replacen("\"pool\":1000", "\"pool\":999", 1);
+        std::fs::write(here.path().join("changed.ledger"), changed).expect("writes");
+        let (code, verdict) = verify(here.path(), &node, &here.path().join("changed.ledger"));
+        assert_eq!((code, &verdict["balances"]), (Some(1), &false.into()), "{layout}: other votes were drawn");
+    }
+}
+
+#[test]
 fn the_report_has_the_documented_fields() {
     let node = Node::start(&[]);
     let here = folder();
@@ -278,6 +315,10 @@ fn nobody_there_is_exit_code_3_and_wrong_flags_2() {
         &["--mode", "batch", "--batch", "10001"],
         &["--connections", "0"],
         &["--reuse"],
+        &["--mode", "mixed", "--layout", "columns"],
+        &["--mode", "mixed", "--client", "generated"],
+        &["--mode", "mixed", "--validators", "65"],
+        &["--mode", "mixed", "--approvals", "10"],
     ] {
         let (said, _) = load(here.path(), "http://127.0.0.1:1", wrong);
         assert_eq!(said.code, Some(2), "{wrong:?}: {said:?}");

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 ///   assent load --mode rows                                 votes in batches, as fast as they go
 ///   assent load --mode unary --rate 20000                   open loop: latency at a fixed rate
 ///   assent load --mode lifecycle                            open, vote, decide; 1 M pending throughout
+///   assent load --mode mixed                                opens, votes and expiries as a cluster has them
 ///   assent load --endpoint http://node:9004 --ledger F      drive a node that runs already …
 ///   assent load --verify F --endpoint http://node:9004      … and compare again after a kill -9
 ///
@@ -30,11 +31,12 @@ pub struct LoadArgs {
     #[arg(long, value_enum, default_value = "rows")]
     mode: Mode,
 
-    /// Approvals to vote on, opened first; in mode lifecycle: pending throughout [default: 1,000,000]
+    /// Approvals to vote on, opened first; in modes lifecycle and mixed: pending throughout [default: 1,000,000]
     #[arg(long, value_name = "N")]
     approvals: Option<u64>,
 
-    /// Validators of each approval (N of the rules) [default: 256; modes open and lifecycle: 5]
+    /// Validators of each approval (N of the rules) [default: 256; modes open, lifecycle
+    /// and mixed: 5]
     #[arg(long, value_name = "N")]
     validators: Option<u16>,
 
@@ -42,8 +44,8 @@ pub struct LoadArgs {
     #[arg(long, value_name = "Q")]
     required: Option<u16>,
 
-    /// Votes a message (rows, columns, lifecycle) or a call (batch) [default: 4,096; columns 8,192;
-    /// lifecycle 1,024]
+    /// Votes a message (rows, columns, lifecycle, mixed) or a call (batch) [default: 4,096; columns
+    /// 8,192; lifecycle and mixed 1,024]
     #[arg(long, value_name = "VOTES")]
     batch: Option<u32>,
 
@@ -51,7 +53,7 @@ pub struct LoadArgs {
     connections: usize,
 
     /// Messages in flight on each connection [default: unary 128; stream and open 4,096; batch 4;
-    /// rows, columns and lifecycle 16]
+    /// rows, columns, lifecycle and mixed 16]
     #[arg(long, value_name = "F")]
     in_flight: Option<u32>,
 
@@ -109,7 +111,7 @@ pub struct LoadArgs {
     #[arg(long, value_enum, default_value = "own")]
     client: ClientKind,
 
-    /// How votes travel in mode lifecycle
+    /// How votes travel in modes lifecycle and mixed (columns: not in mixed)
     #[arg(long, value_enum, default_value = "rows")]
     layout: LayoutKind,
 
@@ -178,7 +180,7 @@ fn parse_instance(text: &str) -> Result<(u16, u16), String> {
 
 impl LoadArgs {
     fn plan(&self) -> Plan {
-        let few = matches!(self.mode, Mode::Open | Mode::Lifecycle);
+        let few = matches!(self.mode, Mode::Open | Mode::Lifecycle | Mode::Mixed);
         let validators = self.validators.unwrap_or(if few { 5 } else { 256 });
         let required = self.required.unwrap_or(match validators {
             5 => 3,
@@ -188,7 +190,7 @@ impl LoadArgs {
         Plan {
             mode: self.mode,
             generated: self.client == ClientKind::Generated,
-            lifecycle_layout: match self.layout {
+            layout: match self.layout {
                 LayoutKind::Rows => Layout::Rows,
                 LayoutKind::Columns => Layout::Columns,
                 LayoutKind::Singles => Layout::Singles,
@@ -198,7 +200,7 @@ impl LoadArgs {
             required,
             batch: self.batch.unwrap_or(match self.mode {
                 Mode::Columns => 8_192,
-                Mode::Lifecycle => 1_024,
+                Mode::Lifecycle | Mode::Mixed => 1_024,
                 _ => 4_096,
             }),
             connections: self.connections,
@@ -206,7 +208,7 @@ impl LoadArgs {
                 Mode::Unary => 128,
                 Mode::Stream | Mode::Open => 4_096,
                 Mode::Batch => 4,
-                Mode::Rows | Mode::Columns | Mode::Lifecycle => 16,
+                Mode::Rows | Mode::Columns | Mode::Lifecycle | Mode::Mixed => 16,
             }),
             threads: self.threads.unwrap_or(cores),
             duration: self.duration,
@@ -441,5 +443,20 @@ pub struct DiskArgs {
 pub fn run_disk(args: &DiskArgs) -> anyhow::Result<Exit> {
     let report = crate::load::disk::measure(&args.data, args.block, args.writes)?;
     println!("{}", serde_json::to_string(&report)?);
+    Ok(Exit::Done)
+}
+
+/// Memory alone, as tables use it: 64-byte lines read at random
+#[derive(Args, Debug)]
+pub struct MemoryArgs {
+    #[arg(long, value_name = "N", default_value_t = 1 << 30)]
+    bytes: usize,
+
+    #[arg(long, value_name = "N", default_value_t = 10_000_000)]
+    reads: u64,
+}
+
+pub fn run_memory(args: &MemoryArgs) -> anyhow::Result<Exit> {
+    println!("{}", serde_json::to_string(&crate::load::memory::measure(args.bytes, args.reads))?);
     Ok(Exit::Done)
 }

@@ -93,6 +93,8 @@ enum Command {
     Noop(load::NoopArgs),
     #[command(hide = true)]
     Disk(load::DiskArgs),
+    #[command(hide = true)]
+    Memory(load::MemoryArgs),
 }
 
 /// The whole process, from arguments to exit code.
@@ -122,6 +124,7 @@ pub fn main() -> ExitCode {
         Command::Load(args) => Ok(load::run(&args)),
         Command::Noop(args) => load::run_noop(args),
         Command::Disk(args) => load::run_disk(&args),
+        Command::Memory(args) => load::run_memory(&args),
     };
     let exit = ended.unwrap_or_else(|error| {
         eprintln!("assent: {error:#}");

@@ -6,7 +6,7 @@
 //! unknown one may, nothing else may.
 
 use super::ledger::{Index, Ledger};
-use super::scheme::Scheme;
+use super::scheme::{EXPIRY_SECONDS, Scheme};
 use super::track::{Fate, TrackKind, number};
 use crate::grpc::client::{ANSWER_BYTES_MAX, Refused};
 use crate::wire::v1::approval_grpc_service_client::ApprovalGrpcServiceClient;
@@ -14,6 +14,7 @@ use crate::wire::v1::{self, ApprovalStatus, ApprovalStatusMessage};
 use futures_util::StreamExt;
 use serde::Serialize;
 use std::collections::HashMap;
+use std::time::Duration;
 use tonic::Status;
 use tonic::transport::Channel;
 
@@ -58,6 +59,18 @@ struct Expected {
     has_refused: bool,
 }
 
+impl Expected {
+    #[inline(always)]
+    fn expect(&mut self, fate: Fate, decision: u8) {
+        match fate {
+            Fate::Acknowledged => self.tally[usize::from(decision - 1)] += 1,
+            Fate::Unknown => self.has_unknown = true,
+            Fate::Refused => self.has_refused = true,
+            Fate::Unsent => {}
+        }
+    }
+}
+
 struct Check<'a> {
     scheme: &'a Scheme,
     index: Index<'a>,
@@ -81,12 +94,16 @@ pub async fn check(
         ledger.header.votes_refused.iter().enumerate().any(|(reason, count)| reason != decided_reason && *count > 0);
     let mut check = Check {
         scheme: &scheme,
-        index: ledger.index(),
+        index: ledger.index(&scheme),
         channels,
         refused_means_decided: !refused_otherwise,
         verdict: Verdict { acknowledged: ledger.acknowledged(), unknown: ledger.unknown(), ..Verdict::default() },
         decided: Decided::default(),
     };
+    if scheme.expiring {
+        // The last of them may have been opened just now.
+        tokio::time::sleep(Duration::from_secs(EXPIRY_SECONDS + 1)).await;
+    }
     let opens = |block| ledger.tracks.iter().filter(move |t| t.block == block && t.kind == TrackKind::Open);
     let mut blocks: Vec<u16> = ledger.tracks.iter().map(|track| track.block).collect();
     blocks.sort_unstable();
@@ -95,7 +112,7 @@ pub async fn check(
     // Every how many approvals one is looked at vote by vote.
     let every = total.checked_div(sample).unwrap_or(u64::MAX).max(1);
     for block in blocks {
-        let expected = expectations(ledger, &scheme, block);
+        let expected = expectations(ledger, &scheme, &check.index, block);
         let offsets: Vec<u64> = opens(block).flat_map(|track| track.from..track.sent).collect();
         check.block(block, &offsets, &expected, every, &mut progress).await?;
     }
@@ -104,19 +121,32 @@ pub async fn check(
 }
 
 /// Replays the tracks of a block into a tally an approval.
-fn expectations(ledger: &Ledger, scheme: &Scheme, block: u16) -> Vec<Expected> {
+fn expectations(ledger: &Ledger, scheme: &Scheme, index: &Index<'_>, block: u16) -> Vec<Expected> {
     let of_block = || ledger.tracks.iter().filter(|track| track.block == block);
     let mut size = of_block().filter(|track| track.kind == TrackKind::Open).map(|track| track.sent).max().unwrap_or(0);
     for track in of_block() {
         size = size.max(match track.kind {
             TrackKind::Vote { shuffled: true, .. } => ledger.header.approvals,
-            _ => track.sent,
+            TrackKind::Vote { .. } | TrackKind::Open => track.sent,
+            // On what was opened.
+            TrackKind::Drawn { .. } => 0,
         });
     }
     let mut expected = vec![Expected::default(); size as usize];
     for track in of_block() {
-        let TrackKind::Vote { validator, .. } = track.kind else { continue };
-        let validator = &scheme.validators[usize::from(validator)];
+        let validator = match track.kind {
+            TrackKind::Vote { validator, .. } => &scheme.validators[usize::from(validator)],
+            TrackKind::Open => continue,
+            TrackKind::Drawn { .. } => {
+                for (offset, slot) in (0..).zip(&mut expected) {
+                    let id = scheme.ids.id(number(block, offset));
+                    for (who, validator) in (0..).zip(&scheme.validators) {
+                        slot.expect(index.vote(scheme, who, block, offset), scheme.decision(validator, id));
+                    }
+                }
+                continue;
+            }
+        };
         let all_counted = track.unknown.is_empty() && track.refused.is_empty();
         for slice in track.sent_slices() {
             let mut position = slice.start;
@@ -124,14 +154,7 @@ fn expectations(ledger: &Ledger, scheme: &Scheme, block: u16) -> Vec<Expected> {
                 let slot = &mut expected[(number & u64::from(u32::MAX)) as usize];
                 let fate = if all_counted { Fate::Acknowledged } else { track.fate(position) };
                 position += 1;
-                match fate {
-                    Fate::Acknowledged => {
-                        slot.tally[usize::from(scheme.decision(validator, scheme.ids.id(number)) - 1)] += 1;
-                    }
-                    Fate::Unknown => slot.has_unknown = true,
-                    Fate::Refused => slot.has_refused = true,
-                    Fate::Unsent => unreachable!("only what was sent is gone through"),
-                }
+                slot.expect(fate, scheme.decision(validator, scheme.ids.id(number)));
             });
         }
     }
@@ -212,7 +235,8 @@ impl Check<'_> {
                     _ => {}
                 }
                 let tally = tally_of(&approval);
-                self.status(&approval, tally, expected);
+                let must_expire = scheme.expires(scheme.ids.id(number(block, *offset)));
+                self.status(&approval, tally, expected, must_expire);
                 let sampled = (u64::from(block) + offset) % every == 0;
                 if tally != expected.tally || expected.has_unknown || sampled {
                     by_vote.push(*offset);
@@ -233,7 +257,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn status(&mut self, approval: &ApprovalStatusMessage, tally: [u16; 3], expected: Expected) {
+    fn status(&mut self, approval: &ApprovalStatusMessage, tally: [u16; 3], expected: Expected, must_expire: bool) {
         match approval.status() {
             ApprovalStatus::Approved => self.decided.approved += 1,
             ApprovalStatus::Rejected => self.decided.rejected += 1,
@@ -242,7 +266,7 @@ impl Check<'_> {
         }
         let by_rules = status_of(tally, self.scheme.required, self.scheme.total());
         let expired = approval.status() == ApprovalStatus::Expired && by_rules == ApprovalStatus::Pending;
-        if approval.status() != by_rules && !expired {
+        if (approval.status() != by_rules || must_expire) && !expired {
             self.verdict.unexpected += 1;
             self.example(|| {
                 format!("approval {} is {:?} with {tally:?} votes", approval.approval_id, approval.status())

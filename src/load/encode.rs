@@ -1,8 +1,10 @@
 //! Messages by hand, straight into the buffer that goes to the socket: no String, no Vec, no
 //! second copy a vote. `message` builds the same with generated code; a test holds them equal.
 
-use super::scheme::{Id, Scheme, VALIDATOR_BYTES};
+use super::mixed::Drawn;
+use super::scheme::{EXPIRY_SECONDS, Id, Scheme, VALIDATOR_BYTES};
 use super::track::Slice;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// An `ApprovalResponse` without its tag and length: id, validator, decision.
 const VOTE_BYTES: usize = (2 + 36) + (2 + VALIDATOR_BYTES) + 2;
@@ -111,6 +113,33 @@ pub fn columns(out: &mut Vec<u8>, scheme: &Scheme, slice: &Slice) {
     });
 }
 
+/// One gRPC message: an `ApprovalStreamRequest` with drawn votes as rows.
+pub fn drawn_rows(out: &mut Vec<u8>, scheme: &Scheme, votes: &[Drawn]) {
+    let batch = votes.len() * ROW_BYTES;
+    out.reserve(PREFIX_BYTES + field_bytes(batch));
+    prefix(out, field_bytes(batch));
+    length_field(out, 3, batch);
+    votes.iter().for_each(|vote| out.extend_from_slice(&drawn_row(scheme, vote)));
+}
+
+/// A gRPC message a drawn vote: `ApprovalStreamRequest`s that hold one each.
+pub fn drawn_on_stream(out: &mut Vec<u8>, scheme: &Scheme, votes: &[Drawn]) {
+    for vote in votes {
+        let mut row = drawn_row(scheme, vote);
+        row[0] = tag(2, LEN);
+        prefix(out, ROW_BYTES);
+        out.extend_from_slice(&row);
+    }
+}
+
+fn drawn_row(scheme: &Scheme, vote: &Drawn) -> [u8; ROW_BYTES] {
+    let validator = &scheme.validators[usize::from(vote.validator)];
+    let mut row = row_template(&validator.name);
+    let id = scheme.ids.id(vote.number);
+    fill_row(&mut row, id, scheme.decision(validator, id));
+    row
+}
+
 /// A gRPC message a vote: `ApprovalStreamRequest`s that hold one vote each.
 pub fn votes_on_stream(out: &mut Vec<u8>, scheme: &Scheme, slice: &Slice) {
     let validator = &scheme.validators[usize::from(slice.validator())];
@@ -154,9 +183,12 @@ pub fn opens(out: &mut Vec<u8>, scheme: &Scheme, slice: &Slice) {
     varint(&mut tail, scheme.required.into());
     tail.push(tag(8, VARINT));
     varint(&mut tail, scheme.total().into());
-    let request = field_bytes(36) + 2 + 2 + field_bytes(36) + field_bytes_unless_empty(content) + tail.len();
+    let plain = field_bytes(36) + 2 + 2 + field_bytes(36) + field_bytes_unless_empty(content) + tail.len();
+    let expiry = if scheme.expiring { expires_at() } else { Vec::new() };
     slice.for_each_number(scheme, |number| {
         let id = scheme.ids.id(number);
+        let expiry = if scheme.expires(id) { &expiry[..] } else { &[] };
+        let request = plain + expiry.len();
         prefix(out, field_bytes(request));
         length_field(out, 1, request);
         bytes_field(out, 1, &id.text());
@@ -171,7 +203,18 @@ pub fn opens(out: &mut Vec<u8>, scheme: &Scheme, slice: &Slice) {
             out[at..at + own.len()].copy_from_slice(own);
         }
         out.extend_from_slice(&tail);
+        out.extend_from_slice(expiry);
     });
+}
+
+/// The field `expires_at`, in whole seconds.
+fn expires_at() -> Vec<u8> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let mut timestamp = vec![tag(1, VARINT)];
+    varint(&mut timestamp, now + EXPIRY_SECONDS);
+    let mut field = Vec::with_capacity(8);
+    bytes_field(&mut field, 10, &timestamp);
+    field
 }
 
 /// proto3 leaves empty fields out.
@@ -210,6 +253,43 @@ mod tests {
             bytes = &bytes[5 + length..];
         }
         messages
+    }
+
+    #[test]
+    fn drawn_votes_are_those_of_their_validators_and_some_approvals_expire() {
+        let scheme = Scheme::new(9, 0, 0, 7, 3, 20, Mix::DEFAULT).with_expiries(true);
+        let votes: Vec<_> = (0..50).map(|at| Drawn { number: at * 7, validator: (at % 7) as u16 }).collect();
+        let expected: Vec<_> = votes.iter().map(|vote| message::vote(&scheme, vote.validator, vote.number)).collect();
+        let mut out = Vec::new();
+        drawn_rows(&mut out, &scheme, &votes);
+        let batch = v1::ApprovalBatch { responses: expected, columns: None };
+        let item = |item| v1::ApprovalStreamRequest { item: Some(item), ..Default::default() };
+        let rows = item(v1::approval_stream_request::Item::Batch(batch));
+        assert_eq!(messages::<v1::ApprovalStreamRequest>(&out), vec![rows]);
+
+        out.clear();
+        drawn_on_stream(&mut out, &scheme, &votes);
+        let expected = votes.iter().map(|vote| message::vote_on_stream(&scheme, vote.validator, vote.number));
+        assert_eq!(messages::<v1::ApprovalStreamRequest>(&out), expected.collect::<Vec<_>>());
+
+        out.clear();
+        opens(&mut out, &scheme, &Slice { track: 0, kind: TrackKind::Open, block: 1, start: 0, count: 1_000 });
+        let mut expiring = 0;
+        for (number, found) in (1u64 << 32..).zip(messages::<v1::ApprovalStreamRequest>(&out)) {
+            let mut expected = message::open(&scheme, number);
+            let (
+                Some(v1::approval_stream_request::Item::Request(found)),
+                Some(v1::approval_stream_request::Item::Request(plain)),
+            ) = (found.item, &mut expected.item)
+            else {
+                panic!("opens")
+            };
+            assert_eq!(found.expires_at.is_some(), scheme.expires(scheme.ids.id(number)));
+            expiring += usize::from(found.expires_at.is_some());
+            plain.expires_at = found.expires_at;
+            assert_eq!(&found, plain);
+        }
+        assert!((10..60).contains(&expiring), "{expiring} of 1,000 expire");
     }
 
     proptest! {

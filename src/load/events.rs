@@ -43,9 +43,39 @@ pub struct Answer {
     pub answered: Instant,
 }
 
+/// What is noted while a run is measured: grows without moving what it has, which for a vector of a
+/// million stops lane or watcher for longer than the node lets a watcher fall behind.
+#[derive(Debug)]
+struct Notes<T>(Vec<Vec<T>>);
+
+impl<T> Default for Notes<T> {
+    fn default() -> Notes<T> {
+        Notes(Vec::new())
+    }
+}
+
+impl<T> Notes<T> {
+    const CHUNK: usize = 4_096;
+
+    fn push(&mut self, note: T) {
+        match self.0.last_mut() {
+            Some(last) if last.len() < Notes::<T>::CHUNK => last.push(note),
+            _ => {
+                let mut chunk = Vec::with_capacity(Notes::<T>::CHUNK);
+                chunk.push(note);
+                self.0.push(chunk);
+            }
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().flatten()
+    }
+}
+
 /// All lanes' answers.
 #[derive(Debug, Default)]
-pub struct Answers(Mutex<Vec<Answer>>);
+pub struct Answers(Mutex<Notes<Answer>>);
 
 impl Answers {
     pub fn note(&self, answer: Answer) {
@@ -82,7 +112,7 @@ pub struct Events {
 /// The watcher's thread.
 #[derive(Debug)]
 pub struct Watcher {
-    thread: JoinHandle<(Vec<Seen>, Result<(), Status>)>,
+    thread: JoinHandle<(Notes<Seen>, Result<(), Status>)>,
     stop: Arc<AtomicBool>,
 }
 
@@ -111,7 +141,7 @@ impl Watcher {
         self.stop.store(true, Ordering::Relaxed);
         let (seen, ended) = self.thread.join().expect("the watcher does not panic");
         ended?;
-        Ok(join(&seen, &answers.0.lock().expect("no holder panics"), scheme, clock))
+        Ok(join(seen.iter(), answers.0.lock().expect("no holder panics").iter(), scheme, clock))
     }
 }
 
@@ -119,8 +149,8 @@ async fn listen(
     target: Target,
     stands: oneshot::Sender<Result<(), Error>>,
     stop: &AtomicBool,
-) -> (Vec<Seen>, Result<(), Status>) {
-    let mut seen = Vec::with_capacity(1 << 20);
+) -> (Notes<Seen>, Result<(), Status>) {
+    let mut seen = Notes::default();
     let mut channel = match target.connect().await {
         Ok(channel) => channel,
         Err(error) => {
@@ -151,7 +181,7 @@ async fn listen(
         };
         let at = Instant::now();
         match framing::read_change(&message) {
-            Some(change) => seen.extend(event(&change, at)),
+            Some(change) => event(&change, at).into_iter().for_each(|event| seen.push(event)),
             None => return (seen, Err(Status::internal("an update that is not an ApprovalStatus_Message"))),
         }
         if stop.load(Ordering::Relaxed) && at - *stopped_at.get_or_insert(at) > LISTEN_MAX {
@@ -168,9 +198,13 @@ fn event(change: &Change<'_>, at: Instant) -> Option<Seen> {
     Some(Seen { id: parse_uuid(change.approval_id)?, validator: number, approved, at })
 }
 
-fn join(seen: &[Seen], answers: &[Answer], scheme: &Scheme, clock: &Clock) -> Events {
-    let events: HashMap<([u8; 16], u16), &Seen> =
-        seen.iter().map(|event| ((event.id, event.validator), event)).collect();
+fn join<'a>(
+    seen: impl Iterator<Item = &'a Seen>,
+    answers: impl Iterator<Item = &'a Answer>,
+    scheme: &Scheme,
+    clock: &Clock,
+) -> Events {
+    let events: HashMap<([u8; 16], u16), &Seen> = seen.map(|event| ((event.id, event.validator), event)).collect();
     let mut result = Events::default();
     let (mut answered, mut due, mut approved) = (latencies(), latencies(), latencies());
     let micros = |from: Instant, to: Instant| to.saturating_duration_since(from).as_micros() as u64;
@@ -178,7 +212,7 @@ fn join(seen: &[Seen], answers: &[Answer], scheme: &Scheme, clock: &Clock) -> Ev
         clock.measures(answer.answered.saturating_duration_since(clock.start).as_secs() as usize)
             && matches!(answer.slice.kind, TrackKind::Vote { .. })
     };
-    for answer in answers.iter().filter(measured) {
+    for answer in answers.filter(measured) {
         let validator = answer.slice.validator();
         let (mut came, resizes) = (0, "a histogram that resizes takes any value");
         for number in answer.slice.numbers(scheme) {
@@ -222,10 +256,18 @@ mod tests {
             approved,
             at: at(micros),
         };
-        let events = join(&[seen(numbers[0], true, 700), seen(numbers[1], false, 400)], &answers, &scheme, &clock);
+        let came = [seen(numbers[0], true, 700), seen(numbers[1], false, 400)];
+        let events = join(came.iter(), answers.iter(), &scheme, &clock);
         assert_eq!((events.seen, events.missing, events.before_answer), (2, 1, 1));
         assert_eq!((events.answer_to_event_us.max, events.due_to_event_us.max), (200, 600));
         assert_eq!((events.due_to_approved_us.count, events.due_to_approved_us.max), (1, 600));
+    }
+
+    #[test]
+    fn notes_are_kept_in_order_over_many_chunks() {
+        let mut notes = Notes::default();
+        (0..10_000).for_each(|note| notes.push(note));
+        assert!(notes.iter().copied().eq(0..10_000) && notes.0.len() == 3);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! is in flight, and takes the answers. One lock a message, nothing a vote.
 
 use super::events::{Answer, Answers};
+use super::mixed::{Drawn, Sequence};
 use super::scheme::Scheme;
 use super::timeline::{Clock, Latencies, Recorder, Timeline, latencies};
 use super::track::{Slice, Track, TrackKind};
@@ -75,6 +76,9 @@ pub enum Order {
     RoundRobin,
     /// Rounds: a slice of the first (opens), then one of each other (votes on the oldest).
     Rounds,
+    /// Rounds: the votes of a slice are drawn; the approvals among them that are not open are opened
+    /// first (the first track), then the votes are sent (the second).
+    Drawn,
 }
 
 #[derive(Debug)]
@@ -88,6 +92,9 @@ pub struct Lane {
 struct State {
     tracks: Vec<Track>,
     order: Order,
+    /// Mode mixed: where the votes come from, and those of the current round.
+    sequence: Option<Sequence>,
+    drawn: Vec<Drawn>,
     cursor: usize,
     /// Tracks left in the current round.
     planned: VecDeque<u32>,
@@ -166,9 +173,23 @@ pub enum ProtocolError {
 
 impl Lane {
     pub fn new(phase: Arc<Phase>, cut: Cut, order: Order, tracks: Vec<Track>) -> Lane {
+        let drawn = tracks.iter().find_map(|track| match track.kind {
+            TrackKind::Drawn { pool } => Some((track.block, pool, track.sent)),
+            TrackKind::Open | TrackKind::Vote { .. } => None,
+        });
+        let sequence = drawn.map(|(block, pool, sent)| {
+            let mut sequence = Sequence::new(&phase.scheme, block, pool);
+            // What a reused ledger has sent.
+            (0..sent).for_each(|_| {
+                sequence.draw(&phase.scheme);
+            });
+            sequence
+        });
         let state = State {
             tracks,
             order,
+            sequence,
+            drawn: Vec::new(),
             cursor: 0,
             planned: VecDeque::new(),
             round_started: None,
@@ -207,11 +228,13 @@ impl Lane {
             return Poll::Ready(None);
         }
         let room = self.cut.in_flight - state.in_flight.min(self.cut.in_flight);
-        let Some((track, wanted)) = state.peek(&self.cut) else {
+        let Some((track, wanted)) = state.peek(&self.cut, &self.phase.scheme) else {
             state.all_sent = true;
             return Poll::Ready(None);
         };
-        let count = if self.cut.partial { u64::from(wanted).min(room) } else { u64::from(wanted) };
+        // Opens of a drawn round come to what its votes need: that may be more than has room at once.
+        let partial = self.cut.partial || matches!(state.order, Order::Drawn) && track == 0;
+        let count = if partial { u64::from(wanted).min(room) } else { u64::from(wanted) };
         let mut started = now;
         let starts_unit = state.planned.is_empty() || state.round_started.is_none();
         if let Some(pace) = self.cut.pace {
@@ -233,9 +256,14 @@ impl Lane {
         state.in_flight += u64::from(slice.count);
         match slice.kind {
             TrackKind::Open => state.tally.opens_sent += u64::from(slice.count),
-            TrackKind::Vote { .. } => state.tally.votes_sent += u64::from(slice.count),
+            TrackKind::Vote { .. } | TrackKind::Drawn { .. } => state.tally.votes_sent += u64::from(slice.count),
         }
         Poll::Ready(Some(Task { slice, started }))
+    }
+
+    /// The votes of a drawn slice that was just given.
+    pub fn drawn(&self) -> Vec<Drawn> {
+        std::mem::take(&mut self.state().drawn)
     }
 
     /// A task's items go onto the lane's stream now, in this order.
@@ -330,17 +358,16 @@ impl Lane {
                 state.tally.opens_accepted += accepted;
                 self.phase.opens.fetch_add(accepted, Ordering::Relaxed);
             }
-            TrackKind::Vote { validator, .. } => {
+            TrackKind::Vote { .. } | TrackKind::Drawn { .. } => {
                 interval.votes += accepted;
-                if self.cut.last_validator == Some(validator) {
-                    interval.decided += count;
-                }
+                let last = matches!(slice.kind, TrackKind::Vote { validator, .. } if self.cut.last_validator == Some(validator));
+                interval.decided += if last { count } else { 0 };
                 state.tally.votes_accepted += accepted;
                 self.phase.votes.fetch_add(accepted, Ordering::Relaxed);
             }
         }
         // Where both are sent, latency is that of the votes.
-        if self.cut.last_validator.is_none() || matches!(slice.kind, TrackKind::Vote { .. }) {
+        if matches!(state.order, Order::RoundRobin) || slice.kind != TrackKind::Open {
             let latency = micros(now.saturating_duration_since(started));
             interval.latencies.record_n(latency, count).expect(RESIZES);
         }
@@ -395,7 +422,7 @@ fn micros(duration: Duration) -> u64 {
 
 impl State {
     /// The track that is next, and how many items of it.
-    fn peek(&mut self, cut: &Cut) -> Option<(u32, u32)> {
+    fn peek(&mut self, cut: &Cut, scheme: &Scheme) -> Option<(u32, u32)> {
         let left = cut.count.map_or(u64::MAX, |count| count.saturating_sub(self.taken));
         let wanted = |track: &Track| (track.to - track.sent).min(u64::from(cut.slice));
         match self.order {
@@ -420,6 +447,23 @@ impl State {
                 let limit = if track == 0 { left } else { self.round_count.into() };
                 Some((track, wanted(&self.tracks[track as usize]).min(limit) as u32))
             }
+            Order::Drawn => {
+                let sequence = self.sequence.as_mut().filter(|sequence| !sequence.is_empty())?;
+                if self.planned.is_empty() {
+                    let count = wanted(&self.tracks[1]).min(left);
+                    if count == 0 {
+                        return None;
+                    }
+                    self.drawn = (0..count).map(|_| sequence.draw(scheme)).collect();
+                    let opens = self.tracks[0].sent < sequence.opened();
+                    self.planned = if opens { [0, 1].into() } else { [1].into() };
+                    self.round_started = None;
+                }
+                Some(match self.planned[0] {
+                    0 => (0, (sequence.opened() - self.tracks[0].sent) as u32),
+                    votes => (votes, self.drawn.len() as u32),
+                })
+            }
         }
     }
 
@@ -438,6 +482,16 @@ impl State {
                 self.planned.pop_front();
                 self.round_started = Some(started);
             }
+            Order::Drawn => {
+                let opened = self.sequence.as_ref().map_or(0, Sequence::opened);
+                if track > 0 {
+                    self.taken += u64::from(slice.count);
+                }
+                if track > 0 || self.tracks[0].sent >= opened {
+                    self.planned.pop_front();
+                }
+                self.round_started = Some(started);
+            }
         }
         Some(slice)
     }
@@ -447,7 +501,7 @@ impl State {
         let reason = usize::from(reason).min(REASONS - 1);
         match slice.kind {
             TrackKind::Open => self.tally.opens_refused[reason] += 1,
-            TrackKind::Vote { .. } => self.tally.votes_refused[reason] += 1,
+            TrackKind::Vote { .. } | TrackKind::Drawn { .. } => self.tally.votes_refused[reason] += 1,
         }
     }
 

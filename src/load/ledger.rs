@@ -15,10 +15,12 @@
 //! It is written beside its name and renamed, so that a reader sees all of it or the last one.
 
 use super::lane::REASONS;
+use super::mixed::Fates;
 use super::scheme::{Mix, Scheme};
 use super::track::{Fate, Positions, Track, TrackKind};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
 
@@ -31,7 +33,7 @@ pub struct Header {
     pub seed: u64,
     pub instance: u16,
     pub workload: Workload,
-    /// Block 0 of the votes workload has this many.
+    /// Block 0 of the votes workload has this many; the pools of the mixed one together.
     pub approvals: u64,
     pub validators: u16,
     pub required: u16,
@@ -53,6 +55,8 @@ pub enum Workload {
     Lifecycle,
     /// A block a connection, opened.
     Open,
+    /// A block a connection, opened, and voted on as `mixed` draws.
+    Mixed,
 }
 
 #[derive(Clone, Debug)]
@@ -71,9 +75,11 @@ pub enum Error {
 
 #[derive(Deserialize, Serialize)]
 struct Line {
-    /// `None`: opens.
+    /// Neither this nor `pool`: opens.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     validator: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pool: Option<u32>,
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     shuffled: bool,
     block: u16,
@@ -90,6 +96,7 @@ impl Ledger {
     pub fn scheme(&self) -> Scheme {
         let Header { seed, instance, approvals, validators, required, content_bytes, decisions, .. } = self.header;
         Scheme::new(seed, instance, approvals, validators, required, content_bytes, decisions)
+            .with_expiries(self.header.workload == Workload::Mixed)
     }
 
     /// Votes and opens that the node must have.
@@ -107,6 +114,7 @@ impl Ledger {
         let key = |track: &Track| match track.kind {
             TrackKind::Open => (0, 0, track.block, track.from),
             TrackKind::Vote { validator, .. } => (1, validator, track.block, track.from),
+            TrackKind::Drawn { .. } => (2, 0, track.block, track.from),
         };
         self.tracks.sort_by_key(key);
         let mut joined: Vec<Track> = Vec::with_capacity(self.tracks.len());
@@ -171,22 +179,27 @@ impl Ledger {
     }
 
     /// An index that answers what is known of a single vote or open.
-    pub fn index(&self) -> Index<'_> {
+    pub fn index(&self, scheme: &Scheme) -> Index<'_> {
         let mut votes = vec![Vec::new(); usize::from(self.header.validators)];
-        let mut opens = Vec::new();
+        let (mut opens, mut drawn) = (Vec::new(), HashMap::new());
         for track in &self.tracks {
             match track.kind {
                 TrackKind::Open => opens.push(track),
                 TrackKind::Vote { validator, .. } => votes[usize::from(validator)].push(track),
+                TrackKind::Drawn { .. } => {
+                    drawn.insert(track.block, Fates::replay(scheme, track));
+                }
             }
         }
-        Index { votes, opens }
+        Index { votes, opens, drawn }
     }
 }
 
 pub struct Index<'a> {
     votes: Vec<Vec<&'a Track>>,
     opens: Vec<&'a Track>,
+    /// By block.
+    drawn: HashMap<u16, Fates>,
 }
 
 impl Index<'_> {
@@ -195,6 +208,9 @@ impl Index<'_> {
     }
 
     pub fn vote(&self, scheme: &Scheme, validator: u16, block: u16, offset: u64) -> Fate {
+        if let Some(drawn) = self.drawn.get(&block) {
+            return drawn.vote(validator, offset);
+        }
         let tracks = self.votes[usize::from(validator)].iter().filter(|track| track.block == block);
         fate(tracks.map(|track| match track.kind {
             TrackKind::Vote { shuffled: true, .. } => {
@@ -212,13 +228,15 @@ fn fate(mut fates: impl Iterator<Item = Fate>) -> Fate {
 
 impl From<&Track> for Line {
     fn from(track: &Track) -> Line {
-        let (validator, shuffled) = match track.kind {
-            TrackKind::Open => (None, false),
-            TrackKind::Vote { validator, shuffled } => (Some(validator), shuffled),
+        let (validator, shuffled, pool) = match track.kind {
+            TrackKind::Open => (None, false, None),
+            TrackKind::Vote { validator, shuffled } => (Some(validator), shuffled, None),
+            TrackKind::Drawn { pool } => (None, false, Some(pool)),
         };
         let text = |positions: &Positions| BASE64_STANDARD.encode(positions.to_bytes());
         Line {
             validator,
+            pool,
             shuffled,
             block: track.block,
             from: track.from,
@@ -241,9 +259,12 @@ impl TryFrom<Line> for Track {
             let bytes = BASE64_STANDARD.decode(text).ok()?;
             Positions::from_bytes(&bytes)
         };
-        let kind = match line.validator {
-            None => TrackKind::Open,
-            Some(validator) => TrackKind::Vote { validator, shuffled: line.shuffled },
+        let kind = match (line.validator, line.pool) {
+            (None, None) => TrackKind::Open,
+            (Some(validator), None) => TrackKind::Vote { validator, shuffled: line.shuffled },
+            (None, Some(pool)) if line.from == 0 => TrackKind::Drawn { pool },
+            (None, Some(_)) => return Err("drawn votes do not begin at 0"),
+            (Some(_), Some(_)) => return Err("it has a validator and a pool"),
         };
         Ok(Track {
             kind,
@@ -331,7 +352,8 @@ mod tests {
         votes.unknown.insert(69);
         votes.refused.insert(3);
         let ledger = Ledger { header: header(100, 3), tracks: vec![track(TrackKind::Open, 0, 100, 100), votes] };
-        let (scheme, index) = (ledger.scheme(), ledger.index());
+        let scheme = ledger.scheme();
+        let index = ledger.index(&scheme);
         for position in 0..100 {
             let expected = match position {
                 69 => Fate::Unknown,

@@ -1,7 +1,7 @@
 //! The load generator: drives a node through gRPC as clients do, and afterwards asks it for
 //! everything that it acknowledged. A run whose ledger does not balance is void.
 //!
-//! `scheme` says what is sent, as pure functions of a seed; `track` and `ledger` what became of it;
+//! `scheme` says what is sent (`mixed`: in mode mixed), as pure functions of a seed; `track` and `ledger` what became of it;
 //! `lane` meters one connection's share; `encode` (by hand) and `message` (generated) make the
 //! messages; `stream` and `calls` send them over `framing`; `crew` has the threads; `checker`
 //! compares; `events` is a watcher beside it; `report` tells; `noop` is the ceiling that figures are compared with.
@@ -18,7 +18,9 @@ mod framing;
 mod lane;
 pub mod ledger;
 mod machine;
+pub mod memory;
 mod message;
+mod mixed;
 mod node;
 pub mod noop;
 mod plan;

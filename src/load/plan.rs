@@ -26,6 +26,10 @@ pub enum Mode {
     /// bidirectionalApprovalStream: approvals opened, and all votes on the oldest, with --approvals
     /// pending throughout
     Lifecycle,
+    /// bidirectionalApprovalStream, as a cluster has it: votes of all validators on a pool of
+    /// --approvals pending ones, a few popular ones taking most (zipfian, theta 0.99), late votes refused
+    /// as decided, an approval opened for each that is used up, and one of 32 left to expire
+    Mixed,
 }
 
 impl Mode {
@@ -33,6 +37,7 @@ impl Mode {
         match self {
             Mode::Open => Workload::Open,
             Mode::Lifecycle => Workload::Lifecycle,
+            Mode::Mixed => Workload::Mixed,
             Mode::Unary | Mode::Stream | Mode::Batch | Mode::Rows | Mode::Columns => Workload::Votes,
         }
     }
@@ -46,6 +51,7 @@ impl Mode {
             Mode::Columns => "columns",
             Mode::Open => "open",
             Mode::Lifecycle => "lifecycle",
+            Mode::Mixed => "mixed",
         }
     }
 }
@@ -63,8 +69,8 @@ pub struct Plan {
     pub mode: Mode,
     /// Generated code and Strings instead of messages by hand.
     pub generated: bool,
-    /// How votes travel in mode lifecycle.
-    pub lifecycle_layout: Layout,
+    /// How votes travel in modes lifecycle and mixed.
+    pub layout: Layout,
     pub approvals: u64,
     pub validators: u16,
     pub required: u16,
@@ -96,6 +102,10 @@ const PREPARE_IN_FLIGHT: u64 = 16_384;
 /// Where every item is a message, at most this many are taken at once.
 const GATHERED_ITEMS: u32 = 256;
 const BLOCK_APPROVALS_MAX: u64 = 1 << 32;
+/// The checker keeps a byte a validator of each approval.
+const MIXED_VALIDATORS_MAX: u16 = 64;
+/// Smaller pools may have none that is voted on.
+const MIXED_POOL_MIN: u64 = 64;
 
 impl Plan {
     /// What is wrong with it, in the words of the flags.
@@ -117,7 +127,14 @@ impl Plan {
         )?;
         wrong(self.content_bytes > 1 << 20, "--content: at most 1 MiB")?;
         wrong(self.rate.is_some_and(|rate| !(rate.is_finite() && rate > 0.0)), "--rate: above 0")?;
-        wrong(self.watch && self.mode == Mode::Open, "--watch: a mode with votes")?;
+        if self.mode == Mode::Mixed {
+            wrong(self.validators > MIXED_VALIDATORS_MAX, "--validators: at most 64 in mode mixed")?;
+            wrong(self.generated, "--client: own in mode mixed")?;
+            wrong(self.layout == Layout::Columns, "--layout: rows or singles in mode mixed")?;
+            let pool = self.approvals / self.connections as u64;
+            wrong(pool < MIXED_POOL_MIN, "--approvals: at least 64 a connection in mode mixed")?;
+        }
+        wrong(matches!(self.mode, Mode::Open | Mode::Mixed) && self.watch, "--watch: a mode whose votes are in order")?;
         let votes = self.count.map_or(f64::INFINITY, |count| count as f64);
         let votes = votes.min(self.rate.map_or(f64::INFINITY, |rate| rate * (self.warmup + self.duration) as f64));
         wrong(
@@ -133,7 +150,10 @@ impl Plan {
             seed: self.seed,
             instance: self.instance.0,
             workload: self.mode.workload(),
-            approvals: if self.mode.workload() == Workload::Votes { self.approvals } else { 0 },
+            approvals: match self.mode.workload() {
+                Workload::Votes | Workload::Mixed => self.approvals,
+                Workload::Lifecycle | Workload::Open => 0,
+            },
             validators: self.validators,
             required: self.required,
             content_bytes: self.content_bytes,
@@ -155,9 +175,10 @@ impl Plan {
                 self.mode.workload()
             ));
         }
-        if header.workload == Workload::Votes {
+        if matches!(header.workload, Workload::Votes | Workload::Mixed) {
             self.approvals = header.approvals;
-        } else {
+        }
+        if header.workload != Workload::Votes {
             let blocks = ledger.tracks.iter().map(|track| track.block + 1).max().unwrap_or(0);
             if usize::from(blocks) != self.connections {
                 return Err(format!("--reuse: the ledger was made with --connections {blocks}: say so again"));
@@ -194,6 +215,15 @@ impl Plan {
                 };
                 self.lanes().flat_map(lane).collect()
             }
+            Workload::Mixed => self
+                .lanes()
+                .map(|lane| {
+                    let open = take(ledger, TrackKind::Open, lane as u16);
+                    let pool = self.part(lane, 0..self.approvals);
+                    let left = (pool.end - pool.start).saturating_sub(open.sent);
+                    (open, left)
+                })
+                .collect(),
             Workload::Lifecycle => self
                 .lanes()
                 .map(|lane| {
@@ -217,6 +247,14 @@ impl Plan {
                 .map(|lane| {
                     let kinds = (0..self.validators).map(|validator| TrackKind::Vote { validator, shuffled: false });
                     std::iter::once(TrackKind::Open).chain(kinds).map(|kind| take(ledger, kind, lane as u16)).collect()
+                })
+                .collect(),
+            Workload::Mixed => self
+                .lanes()
+                .map(|lane| {
+                    let pool = self.part(lane, 0..self.approvals);
+                    let kind = TrackKind::Drawn { pool: (pool.end - pool.start) as u32 };
+                    [TrackKind::Open, kind].map(|kind| take(ledger, kind, lane as u16)).into()
                 })
                 .collect(),
             Workload::Votes => {
@@ -262,11 +300,12 @@ impl Plan {
             Mode::Unary => 1,
             Mode::Stream | Mode::Open if self.rate.is_some() => 1,
             Mode::Stream | Mode::Open => GATHERED_ITEMS.min(self.in_flight),
-            Mode::Batch | Mode::Rows | Mode::Columns | Mode::Lifecycle => self.batch,
+            Mode::Mixed if self.layout == Layout::Singles && self.rate.is_some() => 1,
+            Mode::Batch | Mode::Rows | Mode::Columns | Mode::Lifecycle | Mode::Mixed => self.batch,
         };
         let in_flight = match self.mode {
             Mode::Unary | Mode::Stream | Mode::Open => self.in_flight.into(),
-            Mode::Batch | Mode::Rows | Mode::Columns | Mode::Lifecycle => {
+            Mode::Batch | Mode::Rows | Mode::Columns | Mode::Lifecycle | Mode::Mixed => {
                 u64::from(self.in_flight) * u64::from(self.batch)
             }
         };
@@ -296,7 +335,7 @@ impl Plan {
             Mode::Stream | Mode::Open => Transport::Stream(Layout::Singles),
             Mode::Rows => Transport::Stream(Layout::Rows),
             Mode::Columns => Transport::Stream(Layout::Columns),
-            Mode::Lifecycle => Transport::Stream(self.lifecycle_layout),
+            Mode::Lifecycle | Mode::Mixed => Transport::Stream(self.layout),
         }
     }
 }
@@ -335,7 +374,7 @@ mod tests {
         Plan {
             mode,
             generated: false,
-            lifecycle_layout: Layout::Rows,
+            layout: Layout::Rows,
             approvals: 1_000,
             validators: 5,
             required: 3,

@@ -42,7 +42,7 @@ pub struct Report {
     /// Opened and acknowledged, prepared ones included.
     pub approvals_opened: u64,
     pub opens_refused: BTreeMap<&'static str, u64>,
-    /// In mode open: opened; in mode lifecycle: decided with all votes answered; else 0.
+    /// In modes open and mixed: opened; in mode lifecycle: decided with all votes answered; else 0.
     pub approvals_per_second: f64,
     pub decided: Decided,
     pub latency_us: LatencySummary,

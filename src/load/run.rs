@@ -124,7 +124,11 @@ pub async fn run(
     let (mut usage, mut health_before) = (Usage::default(), before);
     if lost.is_none() && !plan.prepare_only {
         health_before = health(&crew.channels[0]).await.map_err(|status| unreachable(&status))?;
-        let order = if plan.mode == Mode::Lifecycle { Order::Rounds } else { Order::RoundRobin };
+        let order = match plan.mode {
+            Mode::Lifecycle => Order::Rounds,
+            Mode::Mixed => Order::Drawn,
+            _ => Order::RoundRobin,
+        };
         let work = plan.take_work(&mut ledger).into_iter().enumerate();
         let work: Vec<_> = work.map(|(lane, tracks)| (plan.cut(lane), order, tracks)).collect();
         usage = Usage::now();
@@ -301,7 +305,7 @@ fn fill(report: &mut Report, plan: &Plan, clock: &Clock, accounts: &Accounts, cp
     report.votes_per_second = per_second(measured.votes);
     report.approvals_per_second = match plan.mode.workload() {
         Workload::Votes => 0.0,
-        Workload::Open => per_second(measured.opens),
+        Workload::Open | Workload::Mixed => per_second(measured.opens),
         Workload::Lifecycle => per_second(measured.decided),
     };
     report.latency_us = LatencySummary::from(&measured.latencies);

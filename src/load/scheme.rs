@@ -7,6 +7,9 @@ pub const VALIDATOR_BYTES: usize = 15;
 /// Approvals are numbered below this: 16 bits block (one a connection where approvals are opened as
 /// the run goes), 32 bits offset.
 pub const NUMBER_BITS: u32 = 48;
+/// In mode mixed one approval of these expires, this many seconds (and up to one less) after it is opened.
+const EXPIRING_ONE_IN: u64 = 32;
+pub const EXPIRY_SECONDS: u64 = 3;
 /// The pad that contents are cut from.
 const PAD_BYTES: usize = 64 << 10;
 
@@ -55,7 +58,7 @@ fn hex(value: u32) -> [u8; 8] {
 
 /// The finaliser of splitmix64: a bijection of 64 bits.
 #[inline(always)]
-const fn mix(mut x: u64) -> u64 {
+pub const fn mixed_bits(mut x: u64) -> u64 {
     x = (x ^ x >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     x = (x ^ x >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
     x ^ x >> 31
@@ -71,15 +74,19 @@ pub struct Ids {
 
 impl Ids {
     pub fn new(seed: u64, instance: u16) -> Ids {
-        Ids { base: u64::from(instance) << NUMBER_BITS, key: mix(seed ^ 0xA55E_4700), low_key: mix(!seed) }
+        Ids {
+            base: u64::from(instance) << NUMBER_BITS,
+            key: mixed_bits(seed ^ 0xA55E_4700),
+            low_key: mixed_bits(!seed),
+        }
     }
 
     /// A random-looking UUIDv4: all 64 bits of a bijection of the number are in it, the other bits
     /// are a second mix.
     #[inline(always)]
     pub fn id(&self, number: u64) -> Id {
-        let mixed = mix((self.base | number) ^ self.key);
-        let second = mix(mixed ^ self.low_key);
+        let mixed = mixed_bits((self.base | number) ^ self.key);
+        let second = mixed_bits(mixed ^ self.low_key);
         let top = mixed >> 4;
         let high = (top >> 12) << 16 | 0x4000 | top & 0xFFF;
         let low = 0b10 << 62 | (mixed & 0xF) << 58 | second >> 6;
@@ -104,8 +111,8 @@ impl Shuffle {
     pub fn new(count: u64, key: u64) -> Shuffle {
         assert!((1..=1 << 40).contains(&count), "shuffles 1 to 2^40 items");
         let bits = (64 - (count - 1).leading_zeros()).max(2);
-        let multipliers = [mix(key) | 1, mix(key ^ 0x5851) | 1];
-        let addends = [mix(key ^ 0xF42D), mix(key ^ 0x4C95)];
+        let multipliers = [mixed_bits(key) | 1, mixed_bits(key ^ 0x5851) | 1];
+        let addends = [mixed_bits(key ^ 0xF42D), mixed_bits(key ^ 0x4C95)];
         Shuffle {
             count,
             mask: (1 << bits) - 1,
@@ -203,6 +210,8 @@ pub struct Scheme {
     pub requester: [u8; 36],
     pub content_bytes: usize,
     pad: Vec<u8>,
+    /// A share of the approvals expires within seconds (mode mixed).
+    pub expiring: bool,
     /// A decision's 16 bits below the first: approve; below the second: reject; else abstain.
     thresholds: [u32; 2],
 }
@@ -226,12 +235,13 @@ impl Scheme {
         decisions: Mix,
     ) -> Scheme {
         let validator = |number: u16| {
-            let key = mix(seed ^ u64::from(number) << 20 ^ u64::from(instance) << 40 ^ 0x7A11D);
+            let key = mixed_bits(seed ^ u64::from(number) << 20 ^ u64::from(instance) << 40 ^ 0x7A11D);
             let mut name = [0; VALIDATOR_BYTES];
             name.copy_from_slice(format!("validator-{number:05}").as_bytes());
             Validator { name, shuffle: Shuffle::new(approvals.max(1), key), key }
         };
-        let pad = (0..(PAD_BYTES + content_bytes) as u64 / 8 + 1).flat_map(|at| mix(seed ^ at << 8).to_le_bytes());
+        let pad =
+            (0..(PAD_BYTES + content_bytes) as u64 / 8 + 1).flat_map(|at| mixed_bits(seed ^ at << 8).to_le_bytes());
         let percent = |share: u8| u32::from(share) * 65_536 / 100;
         let approve = percent(decisions.approve);
         Scheme {
@@ -241,8 +251,14 @@ impl Scheme {
             requester: Ids::new(seed ^ 0x4E0, instance).id(0).text(),
             content_bytes,
             pad: pad.collect(),
+            expiring: false,
             thresholds: [approve, if decisions.abstain == 0 { 65_536 } else { approve + percent(decisions.reject) }],
         }
+    }
+
+    /// With approvals that expire within seconds, or without.
+    pub fn with_expiries(self, expiring: bool) -> Scheme {
+        Scheme { expiring, ..self }
     }
 
     /// N.
@@ -255,6 +271,12 @@ impl Scheme {
     pub fn decision(&self, validator: &Validator, id: Id) -> u8 {
         let draw = ((id.mixed ^ validator.key).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 48) as u32;
         1 + u8::from(draw >= self.thresholds[0]) + u8::from(draw >= self.thresholds[1])
+    }
+
+    /// Whether an approval is opened to expire within `EXPIRY_SECONDS`, without a vote.
+    #[inline(always)]
+    pub fn expires(&self, id: Id) -> bool {
+        self.expiring && (id.mixed >> 20).is_multiple_of(EXPIRING_ONE_IN)
     }
 
     /// An approval's content: different for every id as far as its length allows.

@@ -75,6 +75,8 @@ struct Uplink {
 fn encode_task(out: &mut Vec<u8>, lane: &Lane, layout: Layout, task: Task) {
     let scheme = lane.scheme();
     match (task.slice.kind, layout) {
+        (TrackKind::Drawn { .. }, Layout::Singles) => encode::drawn_on_stream(out, scheme, &lane.drawn()),
+        (TrackKind::Drawn { .. }, _) => encode::drawn_rows(out, scheme, &lane.drawn()),
         (TrackKind::Open, _) => encode::opens(out, scheme, &task.slice),
         (_, Layout::Singles) => encode::votes_on_stream(out, scheme, &task.slice),
         (_, Layout::Rows) => encode::rows(out, scheme, &task.slice),
@@ -145,6 +147,7 @@ impl tokio_stream::Stream for GeneratedUplink {
                 match kind {
                     TrackKind::Open => message::open(scheme, number),
                     TrackKind::Vote { validator, .. } => message::vote_on_stream(scheme, validator, number),
+                    TrackKind::Drawn { .. } => unreachable!("mode mixed has no generated client"),
                 }
             }
         };

@@ -17,6 +17,9 @@ pub enum TrackKind {
     /// Position p is the validator's vote on the block's approval p, or, shuffled, on the one that
     /// its own order has there.
     Vote { validator: u16, shuffled: bool },
+    /// Position p is the block's vote p as drawn from a pool of that many approvals (`mixed`): whose
+    /// and on what, only drawing them in order tells.
+    Drawn { pool: u32 },
 }
 
 /// Consecutive positions of one track: a batch.
@@ -36,11 +39,13 @@ pub const fn number(block: u16, offset: u64) -> u64 {
     (block as u64) << OFFSET_BITS | offset
 }
 
+const DRAWN: &str = "a drawn vote's approval does not follow from its position";
+
 impl Slice {
     pub fn validator(&self) -> u16 {
         match self.kind {
             TrackKind::Vote { validator, .. } => validator,
-            TrackKind::Open => unreachable!("only slices of votes have a validator"),
+            TrackKind::Open | TrackKind::Drawn { .. } => unreachable!("only slices of one validator's votes have it"),
         }
     }
 
@@ -53,7 +58,8 @@ impl Slice {
                 let shuffle = scheme.validators[usize::from(validator)].shuffle;
                 positions.for_each(|position| f(number(self.block, shuffle.at(position))));
             }
-            _ => positions.for_each(|position| f(number(self.block, position))),
+            TrackKind::Open | TrackKind::Vote { .. } => positions.for_each(|position| f(number(self.block, position))),
+            TrackKind::Drawn { .. } => unreachable!("{DRAWN}"),
         }
     }
 
@@ -65,7 +71,8 @@ impl Slice {
     pub fn number(&self, scheme: &Scheme, position: u64) -> u64 {
         match self.kind {
             TrackKind::Vote { validator, shuffled: true } => number(self.block, scheme.shuffled(validator, position)),
-            _ => number(self.block, position),
+            TrackKind::Open | TrackKind::Vote { .. } => number(self.block, position),
+            TrackKind::Drawn { .. } => unreachable!("{DRAWN}"),
         }
     }
 }

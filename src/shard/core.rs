@@ -130,6 +130,7 @@ impl<S: Storage> Core<S> {
         assert!(chunk_votes > 0, "the settings let no frame be smaller than a few votes");
         // What was recovered shows before the first commit.
         show(&metrics, &counted, &log);
+        metrics.snapshot_sequence.set(snapshot.covered());
         Core {
             index,
             engine,
@@ -425,7 +426,14 @@ impl<S: Storage> Core<S> {
         self.deliver(&mut outbox);
         self.building = outbox;
         // The last slices may have gone out after the last commit.
-        self.snapshot.committed(self.log.durable());
+        self.snapshot_committed();
+    }
+
+    fn snapshot_committed(&mut self) {
+        if self.snapshot.committed(self.log.durable()) {
+            self.metrics.snapshots.add(1);
+            self.metrics.snapshot_sequence.set(self.snapshot.covered());
+        }
     }
 
     /// Steps 4, second half, to 6: durable; answer everyone, publish.
@@ -439,7 +447,7 @@ impl<S: Storage> Core<S> {
         self.tail.publish(&committed, || self.log.committed_frame());
         self.metrics.published_sequence.set(self.tail.durable());
         self.snapshot.grew(committed.bytes);
-        self.snapshot.committed(self.log.durable());
+        self.snapshot_committed();
         Ok(())
     }
 

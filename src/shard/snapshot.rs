@@ -110,8 +110,16 @@ impl<S: Storage> SnapshotRun<S> {
         }
     }
 
+    /// The sequence that the newest one covers; 0: there is none.
+    pub fn covered(&self) -> u64 {
+        self.covered
+    }
+
     /// After each commit: starts one when the tail is long enough, finishes one when all it holds is durable.
-    pub fn committed(&mut self, durable: u64) {
+    /// Whether one was completed.
+    #[must_use]
+    pub fn committed(&mut self, durable: u64) -> bool {
+        let mut completed = false;
         match &mut self.running {
             None => {
                 let long = durable.saturating_sub(self.covered) >= self.options.tail_events_max
@@ -130,6 +138,7 @@ impl<S: Storage> SnapshotRun<S> {
                     Err(TryRecvError::Empty) => {}
                     Ok(Ok(())) => {
                         self.covered = running.began_at;
+                        completed = true;
                         self.end();
                     }
                     Ok(Err(message)) => {
@@ -145,6 +154,7 @@ impl<S: Storage> SnapshotRun<S> {
                 }
             }
         }
+        completed
     }
 
     /// Bytes that a commit added to the journal.
