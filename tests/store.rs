@@ -73,7 +73,8 @@ mod checks {
             let outcome = log.outcome(unknown, Outcome::Expired, Tally::default());
             log.batch.outcomes.push(outcome);
         };
-        let bad: [(&dyn Fn(&mut Log), u64); 3] = [(&second_opening, 1), (&second_vote, 1), (&no_approval, 99)];
+        type Spoil<'a> = &'a dyn Fn(&mut Log);
+        let bad: [(Spoil<'_>, u64); 3] = [(&second_opening, 1), (&second_vote, 1), (&no_approval, 99)];
         for (spoil, about) in bad {
             log.sequence = 2;
             let new = log.open(2, |_| {});

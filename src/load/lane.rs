@@ -6,14 +6,15 @@ use super::mixed::{Drawn, Sequence};
 use super::scheme::Scheme;
 use super::timeline::{Clock, Latencies, Recorder, Timeline, latencies};
 use super::track::{Slice, Track, TrackKind};
+use crate::model::Reason;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-/// Reasons are numbered below this (RefusalReason).
-pub const REASONS: usize = 16;
+/// Reasons are numbered below this (RefusalReason): 0 is none, and what a newer node may say has the last place.
+pub const REASONS: usize = Reason::ALL.len() + 2;
 
 /// How a lane cuts and meters its work.
 #[derive(Clone, Copy, Debug)]

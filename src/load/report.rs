@@ -329,7 +329,7 @@ mod tests {
     #[test]
     fn reasons_have_their_names() {
         let mut counts = [0; REASONS];
-        (counts[4], counts[15]) = (3, 1);
+        (counts[4], counts[REASONS - 1]) = (3, 1);
         assert_eq!(by_reason(&counts), BTreeMap::from([("APPROVAL_DECIDED", 3), ("OTHER", 1)]));
     }
 }

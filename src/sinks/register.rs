@@ -62,7 +62,8 @@ impl Register {
         let path = dir.join(FILE);
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // What is wrong with a folder that is none, whoever opens it says better.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 return Ok(Register { dir: dir.into(), sinks: Vec::new() });
             }
             Err(source) => return Err(RegisterError::Io { doing: "read", path, source }),
