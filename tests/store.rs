@@ -62,6 +62,7 @@ mod checks {
         assert_eq!(writer.positions(), Ok(after_good.clone()));
         // A batch that was written before is not a refused one: its log is further already.
         is_unavailable(writer.write(&good));
+        assert_eq!(writer.positions(), Ok(after_good.clone()));
 
         // The last row of each is bad; what stands before it must not stay.
         let second_opening = |log: &mut Log| {
@@ -73,7 +74,15 @@ mod checks {
             let outcome = log.outcome(unknown, Outcome::Expired, Tally::default());
             log.batch.outcomes.push(outcome);
         };
-        let bad: [(&dyn Fn(&mut Log), u64); 3] = [(&second_opening, 1), (&second_vote, 1), (&no_approval, 99)];
+        // Of several outcomes the one that nothing waits for is named.
+        let one_of_two = |log: &mut Log| {
+            log.next();
+            let outcome = log.outcome(id, Outcome::Expired, Tally::default());
+            log.batch.outcomes.push(outcome);
+            no_approval(log);
+        };
+        let bad: [(&dyn Fn(&mut Log), u64); 4] =
+            [(&second_opening, 1), (&second_vote, 1), (&no_approval, 99), (&one_of_two, 99)];
         for (spoil, about) in bad {
             log.sequence = 2;
             let new = log.open(2, |_| {});

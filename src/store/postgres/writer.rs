@@ -46,6 +46,10 @@ const OUTCOMES: &str = "UPDATE approval_requests r SET status = o.status, finali
      FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::int[], $5::int[], $6::int[], $7::int[], $8::bigint[], \
         $9::bigint[]) AS o (id, status, finalized_at, approvals, rejections, abstentions, version, log, sequence) \
      WHERE r.approval_id = o.id AND r.status = 'PENDING'";
+/// Of outcomes that an [`OUTCOMES`] just before was given, the first in the batch that it did not write.
+const NOT_UPDATED: &str = "SELECT o.id FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) WITH ORDINALITY \
+     AS o (id, log, sequence, place) WHERE NOT EXISTS (SELECT 1 FROM approval_requests r WHERE r.approval_id = o.id \
+     AND r.decided_log_id = o.log AND r.decided_sequence = o.sequence) ORDER BY o.place LIMIT 1";
 const REJECT: &str =
     "INSERT INTO archive_rejects (log_id, sequence, approval_id, event, reason) VALUES ($1, $2, $3, $4, $5)";
 
@@ -389,10 +393,13 @@ async fn update(client: &Client, statement: &Statement, outcomes: &[NewOutcome])
     if updated == outcomes.len() as u64 {
         return Ok(());
     }
-    let which = if let [outcome] = outcomes { format!(" {}", outcome.id) } else { String::new() };
+    // In the same transaction: what this update did not write.
+    let row = client.query_opt(NOT_UPDATED, &[&ids, &logs, &sequences]).await.map_err(sqlstate::error)?;
+    let Some(row) = row else { return Err(Error::Refused("an outcome stands twice in one batch".into())) };
+    let which: Uuid = row.try_get(0).map_err(sqlstate::error)?;
     Err(Error::Refused(format!(
-        "of {} outcomes {} have no pending approval{which}: not archived, or decided already",
-        outcomes.len(),
-        outcomes.len() as u64 - updated
+        "{} of {} outcomes have no pending approval, the first of them {which}: not archived, or decided already",
+        outcomes.len() as u64 - updated,
+        outcomes.len()
     )))
 }
