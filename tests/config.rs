@@ -226,7 +226,7 @@ fn an_operator_is_warned() {
         assert!(warnings.iter().any(|warning| warning.contains(about)), "{warnings:?} do not name {about}");
     };
     assert!(load(&[], &[], "").unwrap().warnings.is_empty());
-    let sinks = [("KAFKA_BROKERS", "broker:9092"), ("DB_URL", "postgres://host/db")];
+    let sinks = [("KAFKA_BROKERS", "broker:9092"), ("DB_URL", "postgres://me@host/db")];
     assert!(load(&[], &sinks, "").unwrap().warnings.is_empty());
     warned(&[("durability", "memory")], &[], "--durability memory");
     warned(&[("grpc", "0.0.0.0:9004")], &[], "--grpc 0.0.0.0:9004");

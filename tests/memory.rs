@@ -242,7 +242,7 @@ fn what_a_snapshot_covers_and_segments_no_longer_hold_stays_known() {
     let used: Vec<_> = (0..20_000).map(v4).collect();
     for id in &used {
         node.decide(*id);
-        if node.newest.len() % 500 == 0 {
+        if node.newest.len().is_multiple_of(500) {
             node.archive_all();
         }
     }

@@ -52,6 +52,9 @@ mod checks {
         assert_eq!(owners, [[ApprovalId(DEPLOYMENT).to_string()]]);
     }
 
+    /// Adds to a batch what the database must refuse.
+    type Spoil<'a> = &'a dyn Fn(&mut Log);
+
     pub fn rows_and_positions_are_one(database: &dyn Database) {
         let (mut writer, mut log) = (writer(database.store()), Log::default());
         let id = log.open(1, |_| {});
@@ -81,7 +84,7 @@ mod checks {
             log.batch.outcomes.push(outcome);
             no_approval(log);
         };
-        let bad: [(&dyn Fn(&mut Log), u64); 4] =
+        let bad: [(Spoil<'_>, u64); 4] =
             [(&second_opening, 1), (&second_vote, 1), (&no_approval, 99), (&one_of_two, 99)];
         for (spoil, about) in bad {
             log.sequence = 2;
