@@ -104,7 +104,8 @@ impl PostgresWriter {
     }
 
     /// Runs `work` on the connection, a new one if need be, within the time limit. After an error the
-    /// connection goes, except for a refused row, whose transaction `work` has rolled back.
+    /// connection goes, and its open transaction with it: a COPY that was sent behind one that failed leaves
+    /// an answer too many on it (tokio-postgres ends what never began).
     fn run<T>(
         &mut self,
         limit: Duration,
@@ -123,10 +124,13 @@ impl PostgresWriter {
             let session = session.as_mut().expect("it was just made");
             within(limit, work(session, scratch)).await
         });
-        if let Err(Error::Unavailable(_) | Error::Stopped(_)) = &done {
+        if let Err(error) = &done {
             self.session = None;
-            self.known = Known::Unsure;
             self.sets_known.clear();
+            // What is refused was not committed: the positions are where they were.
+            if !matches!(error, Error::Refused(_)) {
+                self.known = Known::Unsure;
+            }
         }
         done
     }
@@ -179,8 +183,7 @@ impl Writer for PostgresWriter {
             if scratch.sets_known.len() > SETS_KNOWN_MAX {
                 scratch.sets_known.clear();
             }
-            let written = session.write(batch, &moves, scratch).await;
-            session.settle(written).await?;
+            session.write(batch, &moves, scratch).await?;
             moves.done(scratch.known);
             let sets = batch.approvals.iter().filter_map(|approval| approval.eligible.as_deref());
             scratch.sets_known.extend(sets.map(|set| set.digest));
@@ -191,8 +194,7 @@ impl Writer for PostgresWriter {
     fn reject(&mut self, reject: &Reject, after: Position) -> Result<(), Error> {
         self.run(self.timeout, async |session, scratch| {
             let moves = Moves::new(&session.client, scratch.known, &[after]).await?;
-            let written = session.reject(reject, &moves).await;
-            session.settle(written).await?;
+            session.reject(reject, &moves).await?;
             moves.done(scratch.known);
             Ok(())
         })
@@ -292,14 +294,6 @@ impl Session {
         moves.checked(moved)?;
         inserted.map_err(sqlstate::error)?;
         client.batch_execute("COMMIT").await.map_err(sqlstate::error)
-    }
-
-    /// A refused row leaves the connection as good as it was; any other error leaves it to be dropped.
-    async fn settle(&mut self, written: Result<(), Error>) -> Result<(), Error> {
-        if let Err(Error::Refused(_)) = &written {
-            self.client.batch_execute("ROLLBACK").await.map_err(sqlstate::error)?;
-        }
-        written
     }
 }
 
