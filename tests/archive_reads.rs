@@ -1,7 +1,7 @@
 //! What memory no longer has is answered from the archive, in the same words; lists read it.
 //!
-//! Two nodes and one archive: the first opens and decides, and the archive follows it; the second has
-//! nothing in memory. What both answer must be equal to the last field.
+//! Two nodes and one archive: the first opens and decides, and the archive follows it; the second has had
+//! the same ids, and none of them is in its memory. What both answer must be equal to the last field.
 
 use crate::support::switched_archive::{SwitchedArchive, follow};
 use crate::support::{folder, run};
@@ -22,6 +22,11 @@ fn archive() -> SwitchedArchive {
 
 async fn front(shards: usize, archive: &SwitchedArchive) -> Front {
     Front::with_archive(shards, Limits::default(), Some(Arc::new(archive.clone()))).await
+}
+
+/// One that has had these, and has none of them in memory.
+async fn forgot(shards: usize, archive: &SwitchedArchive, numbers: impl IntoIterator<Item = u64>) -> Front {
+    Front::that_forgot(shards, Arc::new(archive.clone()), numbers).await
 }
 
 async fn page(
@@ -77,7 +82,7 @@ async fn history(front: &mut Front) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_approval_reads_the_same_from_memory_and_from_the_archive() {
     let archive = archive();
-    let (mut live, mut later) = (front(2, &archive).await, front(1, &archive).await);
+    let (mut live, mut later) = (front(2, &archive).await, forgot(1, &archive, 1..=4).await);
     history(&mut live).await;
     follow(live.data(), live.started(), &archive);
     for number in 1..=4 {
@@ -137,7 +142,7 @@ async fn an_approval_reads_the_same_from_memory_and_from_the_archive() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn full_of_an_approval_in_memory_comes_from_the_archive_once_the_journal_has_let_go() {
     let archive = archive();
-    let (mut live, mut later) = (front(1, &archive).await, front(1, &archive).await);
+    let (mut live, mut later) = (front(1, &archive).await, forgot(1, &archive, 1..=4).await);
     history(&mut live).await;
     follow(live.data(), live.started(), &archive);
     let logs = std::fs::read_dir(live.data()).expect("the folder").map(|entry| entry.expect("an entry").path());
@@ -166,7 +171,7 @@ async fn full_of_an_approval_in_memory_comes_from_the_archive_once_the_journal_h
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn votes_and_requests_are_answered_by_what_the_archive_holds() {
     let archive = archive();
-    let (mut live, mut later) = (front(1, &archive).await, front(1, &archive).await);
+    let (mut live, mut later) = (front(1, &archive).await, forgot(1, &archive, (1..=4).chain([50])).await);
     history(&mut live).await;
     follow(live.data(), live.started(), &archive);
 
@@ -202,6 +207,15 @@ async fn votes_and_requests_are_answered_by_what_the_archive_holds() {
     assert_eq!(archive.asked(), asked + 1);
     assert!(later.open(request(50)).await.repeat);
     assert_eq!(archive.asked(), asked + 1, "what memory has needs no look-up");
+    // Nor does what was never used: opened, read, voted on, watched for, though the archive is down.
+    archive.set_down(true);
+    assert_eq!(reason(&page(&mut later, 51, FULL, 0, "").await.expect_err("new")).1, "NOT_FOUND");
+    assert_eq!(reason(&cast(&mut later, vote(51, "zoe", 1)).await.expect_err("new")).1, "NOT_FOUND");
+    let states = v1::GetApprovalStatusesRequest { approval_ids: vec![id(51).to_string(), id(52).to_string()] };
+    let states = later.client.get_approval_statuses(states).await.expect("nothing to ask").into_inner();
+    assert_eq!(states.unknown_ids.len(), 2);
+    assert!(!later.open(request(51)).await.repeat);
+    assert_eq!(archive.asked(), asked + 1);
 }
 
 /// Sends these, closes, and gives the last acknowledgement with all refusals.
@@ -222,7 +236,8 @@ async fn stream(front: &mut Front, items: Vec<v1::approval_stream_request::Item>
 async fn a_streams_requests_are_looked_up_and_what_follows_waits_behind_them() {
     use v1::approval_stream_request::Item;
     let archive = archive();
-    let (mut live, mut later) = (front(1, &archive).await, front(2, &archive).await);
+    let (mut live, mut later) =
+        (front(1, &archive).await, forgot(2, &archive, (1..=4).chain(100..=103).chain(1_000..3_000)).await);
     history(&mut live).await;
     follow(live.data(), live.started(), &archive);
     let open = |number| Item::Request(request(number));
@@ -265,7 +280,7 @@ async fn a_streams_requests_are_looked_up_and_what_follows_waits_behind_them() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_on_one_that_left_memory_shows_the_outcome_and_ends() {
     let archive = archive();
-    let (mut live, mut later) = (front(1, &archive).await, front(1, &archive).await);
+    let (mut live, mut later) = (front(1, &archive).await, forgot(1, &archive, 1..=4).await);
     history(&mut live).await;
     follow(live.data(), live.started(), &archive);
     let filter = v1::ApprovalRequest { approval_id: id(2).to_string(), ..v1::ApprovalRequest::default() };

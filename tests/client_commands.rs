@@ -117,6 +117,8 @@ fn a_watch_ends_with_its_token_and_continues_behind_it() {
 #[test]
 fn exit_codes_tell_refused_from_unreachable_from_wrong() {
     let node = Node::start(&[]);
+    // DEGRADED until its archive is reached, a moment after it serves.
+    node.wait_for("assent_sink_state{sink=\"archive\"}", |state| state == 1.0);
     let said = ask(&node, &["health"]);
     assert!(said.code == Some(0) && said.stdout.starts_with("SERVING"), "{said:?}");
     let here = folder();

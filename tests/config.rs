@@ -226,8 +226,8 @@ fn an_operator_is_warned() {
         assert!(warnings.iter().any(|warning| warning.contains(about)), "{warnings:?} do not name {about}");
     };
     assert!(load(&[], &[], "").unwrap().warnings.is_empty());
-    warned(&[], &[("KAFKA_BROKERS", "broker:9092")], "KAFKA_BROKERS");
-    warned(&[], &[("DB_URL", "postgres://host/db")], "DB_URL");
+    let sinks = [("KAFKA_BROKERS", "broker:9092"), ("DB_URL", "postgres://me@host/db")];
+    assert!(load(&[], &sinks, "").unwrap().warnings.is_empty());
     warned(&[("durability", "memory")], &[], "--durability memory");
     warned(&[("grpc", "0.0.0.0:9004")], &[], "--grpc 0.0.0.0:9004");
     warned(&[("accept-clock", "true")], &[], "--accept-clock");

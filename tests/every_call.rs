@@ -427,6 +427,8 @@ async fn health_counters_and_reflection_answer_tools_without_our_proto() {
     let node = Node::start(&["--shards", "2"]);
     let mut client = node.client().await;
     open(&mut client, request(&id(1), 1, 1)).await;
+    // DEGRADED until its archive is reached, a moment after it serves.
+    node.wait_for("assent_sink_state{sink=\"archive\"}", |state| state == 1.0);
     let health = client.check_health(v1::HealthCheckRequest {}).await.expect("an answer").into_inner();
     assert_eq!((health.state(), health.durability.as_str(), health.shards), (v1::HealthState::Serving, "journal", 2));
     assert_eq!(health.version, env!("CARGO_PKG_VERSION"));

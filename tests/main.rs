@@ -57,6 +57,8 @@ mod window;
 mod journal_commands;
 
 // The archive.
+/// A node with its archive and Kafka: what left memory is answered as before, across kill -9; new ids cost no look-up.
+mod archive_node;
 /// PostgreSQL: `DB_URL`, TLS, rights, migrations, errors; rows and position survive any loss together.
 mod postgres;
 

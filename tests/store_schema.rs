@@ -9,6 +9,8 @@ on_every_store!(
     columns,
     /// Every index of the contract is there.
     indexes,
+    /// The README's questions are answered.
+    questions,
     /// What waits is in one view; a webhook's figures are in another.
     views,
     /// A webhook's success rate follows its counters; updated_at follows its configuration only.
@@ -16,7 +18,8 @@ on_every_store!(
 );
 
 mod checks {
-    use crate::support::archive::Database;
+    use crate::support::archive::{Database, Log, writer};
+    use assent::model::{Decision, Outcome, Tally};
 
     const TABLES: &[(&str, &str)] = &[
         (
@@ -98,6 +101,32 @@ mod checks {
                 assert!(there.iter().any(|columns| columns == index), "{table}: ({index}) in {there:?}");
             }
         }
+    }
+
+    /// Each statement of the README, on two decided approvals; its first row.
+    pub fn questions(database: &dyn Database) {
+        let (mut writer, mut log) = (writer(database.store()), Log::default());
+        for (number, outcome, decision) in
+            [(1, Outcome::Approved, Decision::Approved), (2, Outcome::Rejected, Decision::Rejected)]
+        {
+            let id = log.open(number, |_| {});
+            log.vote(id, "ann", decision, 2);
+            log.vote(id, "bob", Decision::Approved, 3);
+            let outcome = log.outcome(id, outcome, Tally { approvals: 1, ..Tally::default() });
+            log.batch.approvals.last_mut().expect("it was opened").outcome = Some(outcome);
+        }
+        log.write(&mut *writer);
+        let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("it is there");
+        let (_, block) = readme.split_once("```sql\n").expect("the README has questions");
+        let (block, _) = block.split_once("```").expect("the block ends");
+        let answers: Vec<_> = block.split_inclusive(';').map(str::trim).filter(|sql| !sql.is_empty()).collect();
+        let answers: Vec<_> = answers.into_iter().map(|sql| database.ask(sql)).collect();
+        assert_eq!(answers.len(), 3);
+        assert_eq!(answers[0], [["LARGE_TRANSACTION", "APPROVED", "1"], ["LARGE_TRANSACTION", "REJECTED", "1"]]);
+        let rejected = crate::support::calls::id(2);
+        let row = |version, name, decision| [rejected.as_str(), version, name, decision, "NULL"].map(String::from);
+        assert_eq!(answers[1], [row("2", "ann", "REJECTED"), row("3", "bob", "APPROVED")]);
+        assert_eq!(answers[2], [["ann", "2", "2"], ["bob", "2", "1"]]);
     }
 
     const WEBHOOK: &str = "0190a5d0-0000-7000-8000-0000000000aa";

@@ -6,14 +6,16 @@ use assent::grpc::{
 };
 use assent::journal::PosixStorage;
 use assent::metrics::ShardMetrics;
-use assent::model::{LogId, Position};
-use assent::shard::{Executor, Options, Started, start};
+use assent::model::{ApprovalId, Decision, LogId, Position, Refusal, ValidatorId};
+use assent::shard::{Executor, Options, OwnedVote, Started, start};
 use assent::store::Store;
-use assent::wire::v1;
 use assent::wire::v1::approval_grpc_service_client::ApprovalGrpcServiceClient;
+use assent::wire::{parse_open, v1};
 use futures_util::StreamExt;
+use futures_util::future::join_all;
 use futures_util::stream::BoxStream;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{TcpListenerStream, UnboundedReceiverStream};
 use tonic::transport::Channel;
@@ -52,7 +54,7 @@ impl ScriptedFeed {
                 sender.send(change).expect("a watcher");
                 return;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 }
@@ -76,6 +78,7 @@ pub struct Front {
     pub stopper: Stopper,
     pub service: assent::grpc::Front,
     started: Option<Started>,
+    metrics: Vec<Arc<ShardMetrics>>,
     folder: tempfile::TempDir,
 }
 
@@ -97,6 +100,43 @@ impl Front {
     }
 
     pub async fn with_archive(shards: usize, limits: Limits, archive: Option<Arc<dyn Store>>) -> Front {
+        Front::keeping(shards, limits, archive, Duration::from_secs(60)).await
+    }
+
+    /// One whose folder has had approvals of these numbers, and whose memory has let go of them all.
+    pub async fn that_forgot(shards: usize, archive: Arc<dyn Store>, numbers: impl IntoIterator<Item = u64>) -> Front {
+        let front = Front::keeping(shards, Limits::default(), Some(archive), Duration::ZERO).await;
+        let Started { shards, archive, .. } = front.started();
+        let numbers: Vec<u64> = numbers.into_iter().collect();
+        // No more at a time than a ring holds.
+        for some in numbers.chunks(32) {
+            let opened = some.iter().map(|number| {
+                let request = v1::ApprovalRequest { required_approvals: 1, total_validators: 1, ..request(*number) };
+                let request = parse_open(&request, None, 1 << 20).expect("legal");
+                async move { shards.open(request, None).await.map(drop) }
+            });
+            let opened: Result<(), Refusal> = join_all(opened).await.into_iter().collect();
+            opened.expect("they open");
+            let voted = some.iter().map(|number| {
+                let (approval, decision) = (ApprovalId(*id(*number).as_bytes()), Decision::Approved);
+                let validator = ValidatorId::parse("nobody").expect("legal");
+                shards.vote(OwnedVote { approval, validator, decision, extras: None })
+            });
+            assert!(join_all(voted).await.iter().all(Result::is_ok), "they are decided");
+        }
+        archive.turn_on();
+        for (shard, metrics) in front.metrics.iter().enumerate() {
+            let log = shards.log_of_partition(shards.partitions(shard).start);
+            archive.archived(Position { log, sequence: metrics.durable_sequence.get() });
+        }
+        while front.metrics.iter().any(|metrics| metrics.in_memory.get() > 0) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        front
+    }
+
+    /// What is decided and archived stays in memory so long.
+    async fn keeping(shards: usize, limits: Limits, archive: Option<Arc<dyn Store>>, decided_keep: Duration) -> Front {
         let folder = tempfile::tempdir().expect("a folder");
         let options = Options {
             data: folder.path().into(),
@@ -106,7 +146,7 @@ impl Front {
             pin: false,
             ring_capacity: 64,
             limits: assent::engine::Limits::for_memory(1 << 30),
-            decided_keep: std::time::Duration::from_secs(60),
+            decided_keep,
             id_filter_bytes: 1 << 20,
             snapshot: Default::default(),
             journal: assent::journal::Options::default(),
@@ -136,7 +176,7 @@ impl Front {
         let endpoint = Channel::from_shared(format!("http://{address}")).expect("an endpoint");
         let channel = endpoint.connect().await.expect("a connection");
         let client = Client::new(channel.clone()).max_encoding_message_size(64 << 20);
-        Front { client, channel, address, feed, stopper, service, started: Some(started), folder }
+        Front { client, channel, address, feed, stopper, service, started: Some(started), metrics, folder }
     }
 
     pub fn started(&self) -> &Started {

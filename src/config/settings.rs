@@ -185,7 +185,7 @@ pub static SETTINGS: &[Setting] = &[
     setting!("limits.decided_keep_seconds", "decided-keep-seconds", Seconds { min: 60, max: DAY }, Fixed("60"),
         "How long a decided approval stays in memory after the archive has it.", limits.decided_keep_seconds),
     setting!("limits.id_filter_bytes", "id-filter-bytes", Bytes { min: 2 * MIB, max: 64 * GIB }, Fixed("536870912"),
-        "Memory, taken as needed, for the filter of ids that left memory: 12 bits an id; beyond that older ids are looked up in the archive.", limits.id_filter_bytes),
+        "Memory for the filter of ids that left memory, 12 bits each; beyond it older ones are looked up.", limits.id_filter_bytes),
     setting!("limits.watchers_max", "watchers-max", Number { min: 1, max: 1_000_000 },
         Derived(|machine| (machine.memory_bytes / (16 * MIB)).clamp(64, 10_000), "one each 16 MiB of memory, 64 to 10,000"),
         "Watches and subscriptions at a time.", limits.watchers_max),

@@ -11,7 +11,8 @@ use super::codec::RawCodec;
 use super::service::Approvals;
 use super::stream::VoteStream;
 use super::{Facts, Feed, Limits, Origin, Stopping, caller, status};
-use crate::shard::Shards;
+use crate::model::ApprovalId;
+use crate::shard::{Known, Shards};
 use crate::store::Store;
 use crate::wire::DESCRIPTOR;
 use crate::wire::v1::approval_grpc_service_server::{ApprovalGrpcServiceServer, SERVICE_NAME};
@@ -62,6 +63,13 @@ impl Deps {
     ) -> Deps {
         let archive = archive.map(|store| Arc::new(Archive::new(store, facts.clone())));
         Deps { shards, feed, facts, origin, limits, stopping, archive, listings: Arc::default() }
+    }
+
+    /// Who knows of an id that memory was just found not to hold; nobody where it was never used in this
+    /// folder: strangers' ids cost no look-up. Asked after memory, because an id is in the filter before
+    /// its approval leaves memory.
+    pub(super) fn archive_of(&self, id: &ApprovalId) -> Option<&Archive> {
+        self.archive.as_deref().filter(|_| self.shards.known(id) == Known::Maybe)
     }
 }
 

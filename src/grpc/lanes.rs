@@ -92,11 +92,14 @@ async fn look_up(shards: Shards, archive: Option<Arc<Archive>>, asked: Vec<(Appr
             Err(refusal) => return vec![Found::Unanswered(refusal.reason()); asked.len()],
         }
     };
-    let missing: Vec<usize> = (0..asked.len()).filter(|at| states[*at].is_none()).collect();
+    let absence = Absence::now();
+    let absent = (0..asked.len()).filter(|at| states[*at].is_none());
+    // What is new is here because something before it had to be looked up.
+    let (new, missing): (Vec<usize>, Vec<usize>) = absent.partition(|at| shards.known(&ids[*at]) == Known::New);
+    new.into_iter().for_each(|at| found[at] = Found::Absent(absence));
     if missing.is_empty() {
         return found;
     }
-    let absence = Absence::now();
     match archive.approvals(missing.iter().map(|at| ids[*at]).collect()).await {
         Ok(archived) => {
             for (at, archived) in missing.into_iter().zip(archived) {

@@ -84,9 +84,9 @@ pub(super) async fn page(
 }
 
 async fn read(deps: &Deps, id: ApprovalId, page: &Page, max: usize, is_full: bool) -> Result<Reading, Refusal> {
-    let archive = match (&deps.archive, from_memory(deps, id, page, max, is_full).await) {
-        (Some(archive), Err(Refusal::NotFound | Refusal::ApprovalClosed)) => archive,
-        (_, answer) => return answer,
+    let archive = match from_memory(deps, id, page, max, is_full).await {
+        Err(refusal @ (Refusal::NotFound | Refusal::ApprovalClosed)) => deps.archive_of(&id).ok_or(refusal)?,
+        answer => return answer,
     };
     let found = archive.approval(id).await?.ok_or(Refusal::NotFound)?;
     // Opened and archived since memory was asked: memory knows more of it.
@@ -232,7 +232,8 @@ pub(super) async fn standing(
     };
     let states = shards.statuses(ids.clone()).await?;
     let mut standing: Vec<_> = states.into_iter().map(|state| state.map(with_log)).collect();
-    let missing: Vec<usize> = (0..ids.len()).filter(|at| standing[*at].is_none()).collect();
+    let is_asked = |at: &usize| standing[*at].is_none() && deps.archive_of(&ids[*at]).is_some();
+    let missing: Vec<usize> = (0..ids.len()).filter(is_asked).collect();
     let Some(archive) = deps.archive.as_ref().filter(|_| !missing.is_empty()) else { return Ok(standing) };
     let found = archive.approvals(missing.iter().map(|at| ids[*at]).collect()).await?;
     let mut pending = Vec::new();

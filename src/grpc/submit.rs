@@ -53,13 +53,13 @@ pub(super) async fn vote(deps: &Deps, response: v1::ApprovalResponse) -> Result<
     let vote =
         OwnedVote { approval: vote.approval, validator: vote.validator, decision: vote.decision, extras: vote.extras };
     let shards = &deps.shards;
-    let voted = match (&deps.archive, shards.vote(vote.clone()).await) {
-        (None, Err(refusal @ (Refusal::NotFound | Refusal::ApprovalClosed))) => {
-            count(&refusal);
-            return Err(refusal);
-        }
-        (Some(archive), Err(Refusal::NotFound | Refusal::ApprovalClosed)) => {
-            match closed_vote(archive, shards, vote).await {
+    let voted = match shards.vote(vote.clone()).await {
+        Err(refusal @ (Refusal::NotFound | Refusal::ApprovalClosed)) => {
+            let closed = match deps.archive_of(&vote.approval) {
+                Some(archive) => closed_vote(archive, shards, vote).await,
+                None => Err(refusal),
+            };
+            match closed {
                 Ok(Closed::Repeat((state, log))) => {
                     deps.facts.vote_repeated();
                     return Ok(v1::ApprovalStatusMessage { repeat: true, ..status_message(&state, log) });
@@ -72,7 +72,7 @@ pub(super) async fn vote(deps: &Deps, response: v1::ApprovalResponse) -> Result<
                 }
             }
         }
-        (_, answer) => answer,
+        answer => answer,
     };
     let voted = voted.inspect_err(|refusal| never_judged(refusal, count))?;
     let log = shards.log_of(voted.state.last_event);

@@ -1,12 +1,14 @@
 //! Databases to try the store on, and rows to put in.
 //!
-//! PostgreSQL joins as another [`Maker`] in [`stores`]: a fresh database of a real server, and its own
-//! [`Database`], which says how that one is asked for its catalog.
+//! [`stores`] lists SQLite, each in a file of its own, and PostgreSQL, each in a fresh database of a real server.
+//! A [`Database`] says how each is asked for its catalog.
 
+use super::postgres;
 use assent::model::{
     ApprovalId, ApprovalState, ApprovalType, ContentHash, Decision, EventRef, LogId, Micros, Outcome, Position,
     Priority, RequesterId, Status, Tally, ValidatorId,
 };
+use assent::store::postgres::Postgres;
 use assent::store::sqlite::{FILE, Options, Sqlite};
 use assent::store::{Archived, ArchivedVote, Error, NewApproval, NewOutcome, NewVote, Store, WriteBatch, Writer};
 use std::future::Future;
@@ -37,7 +39,10 @@ pub struct Maker {
 
 /// Every database that the store can be; each check runs on all of them.
 pub fn stores() -> Vec<Maker> {
-    vec![Maker { name: "sqlite", make: || Box::new(SqliteFile::new()) }]
+    vec![
+        Maker { name: "sqlite", make: || Box::new(SqliteFile::new()) },
+        Maker { name: "postgres", make: || Box::new(PostgresDatabase::new()) },
+    ]
 }
 
 /// An archive in a folder of its own.
@@ -112,6 +117,62 @@ impl Database for SqliteFile {
 
     fn has_routine(&self, name: &str) -> bool {
         !self.ask(&format!("SELECT 1 FROM sqlite_schema WHERE type = 'trigger' AND name = '{name}'")).is_empty()
+    }
+}
+
+/// A database of its own on the server that all tests share.
+struct PostgresDatabase {
+    store: Postgres,
+    database: postgres::Database,
+}
+
+impl PostgresDatabase {
+    fn new() -> PostgresDatabase {
+        let database = postgres::database();
+        let store = database.store();
+        store.migrate().expect("an empty database");
+        PostgresDatabase { store, database }
+    }
+}
+
+impl Database for PostgresDatabase {
+    fn store(&self) -> &dyn Store {
+        &self.store
+    }
+
+    fn ask(&self, sql: &str) -> Vec<Vec<String>> {
+        let text = |value: Option<String>| value.unwrap_or_else(|| "NULL".into());
+        self.database.run(sql).into_iter().map(|row| row.into_iter().map(text).collect()).collect()
+    }
+
+    fn columns(&self, table: &str) -> Vec<(String, String)> {
+        let rows = self.ask(&format!(
+            "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute \
+             WHERE attrelid = '{table}'::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum"
+        ));
+        rows.into_iter().map(|row| (row[0].clone(), row[1].clone())).collect()
+    }
+
+    fn indexes(&self, table: &str) -> Vec<String> {
+        let columns = format!(
+            "SELECT string_agg(a.attname, ',' ORDER BY k.place) FROM pg_index i \
+             CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k (number, place) \
+             JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number \
+             WHERE i.indrelid = '{table}'::regclass GROUP BY i.indexrelid"
+        );
+        self.ask(&columns).into_iter().map(|row| row[0].clone()).collect()
+    }
+
+    fn spelled(&self, kind: &str) -> String {
+        kind.replace("VARCHAR", "character varying")
+            .replace("DECIMAL", "numeric")
+            .replace("TIMESTAMPTZ", "timestamp with time zone")
+            .to_lowercase()
+    }
+
+    fn has_routine(&self, name: &str) -> bool {
+        let used = "SELECT 1 FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid WHERE p.proname =";
+        !self.ask(&format!("{used} '{name}'")).is_empty()
     }
 }
 

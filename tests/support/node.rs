@@ -228,6 +228,23 @@ impl Node {
         line.unwrap_or_else(|| panic!("no sample {sample} in\n{page}")).parse().expect("a number")
     }
 
+    /// Waits until that sample is as wished, and gives it.
+    pub fn wait_for(&self, sample: &str, is_so: impl Fn(f64) -> bool) -> f64 {
+        self.wait_for_within(PATIENCE, sample, is_so)
+    }
+
+    pub fn wait_for_within(&self, patience: Duration, sample: &str, is_so: impl Fn(f64) -> bool) -> f64 {
+        let deadline = Instant::now() + patience;
+        loop {
+            let value = self.metric(sample);
+            if is_so(value) {
+                return value;
+            }
+            assert!(Instant::now() < deadline, "{sample} is still {value} after {patience:?}:\n{}", self.stderr());
+            thread::sleep(LOOK_EVERY * 10);
+        }
+    }
+
     /// kill -9, and the end awaited. Gives what it wrote to stderr.
     pub fn kill(&mut self) -> Ended {
         let process = self.process.as_mut().expect("the node runs");

@@ -133,10 +133,10 @@ pub(super) async fn list(
         also(voted, vec![Box::new(validator.as_str().to_string())]);
     }
     if let Some(from) = filter.created.from {
-        also("r.created_at >= ?", vec![Box::new(Timestamp::from(from))]);
+        also("r.created_at >= ?", vec![Box::new(Timestamp::bound(from))]);
     }
     if let Some(to) = filter.created.to {
-        also("r.created_at < ?", vec![Box::new(Timestamp::from(to))]);
+        also("r.created_at < ?", vec![Box::new(Timestamp::bound(to))]);
     }
     if let Some(key) = after {
         let values: Vec<Box<dyn ToSql + Sync + Send>> =

@@ -20,7 +20,16 @@ impl From<Micros> for Timestamp {
     }
 }
 
+/// The first microsecond that is none of PostgreSQL's (its timestamp.h, END_TIMESTAMP).
+const END: i64 = 9_223_371_331_200_000_000;
+
 impl Timestamp {
+    /// To compare with, not to keep: what no timestamp can hold lies behind them all (`infinity`).
+    pub fn bound(time: Micros) -> Timestamp {
+        let micros = Timestamp::from(time);
+        if micros.0 < END { micros } else { Timestamp(i64::MAX) }
+    }
+
     /// `None` before 1970: nothing of ours.
     pub fn micros(self) -> Option<Micros> {
         u64::try_from(self.0.checked_add(EPOCH)?).ok().map(Micros)
@@ -53,5 +62,7 @@ mod tests {
             assert_eq!(Timestamp::from(Micros(micros)).micros(), Some(Micros(micros)));
         }
         assert_ne!(Timestamp::from(Micros(u64::MAX)).0, i64::MAX, "no infinity");
+        assert_eq!(Timestamp::bound(Micros(u64::MAX)).0, i64::MAX);
+        assert_eq!(Timestamp::bound(Micros(1)), Timestamp::from(Micros(1)));
     }
 }

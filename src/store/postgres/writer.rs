@@ -46,6 +46,10 @@ const OUTCOMES: &str = "UPDATE approval_requests r SET status = o.status, finali
      FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::int[], $5::int[], $6::int[], $7::int[], $8::bigint[], \
         $9::bigint[]) AS o (id, status, finalized_at, approvals, rejections, abstentions, version, log, sequence) \
      WHERE r.approval_id = o.id AND r.status = 'PENDING'";
+/// Of outcomes that an [`OUTCOMES`] just before was given, the first in the batch that it did not write.
+const NOT_UPDATED: &str = "SELECT o.id FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) WITH ORDINALITY \
+     AS o (id, log, sequence, place) WHERE NOT EXISTS (SELECT 1 FROM approval_requests r WHERE r.approval_id = o.id \
+     AND r.decided_log_id = o.log AND r.decided_sequence = o.sequence) ORDER BY o.place LIMIT 1";
 const REJECT: &str =
     "INSERT INTO archive_rejects (log_id, sequence, approval_id, event, reason) VALUES ($1, $2, $3, $4, $5)";
 
@@ -100,7 +104,8 @@ impl PostgresWriter {
     }
 
     /// Runs `work` on the connection, a new one if need be, within the time limit. After an error the
-    /// connection goes, except for a refused row, whose transaction `work` has rolled back.
+    /// connection goes, and its open transaction with it: a COPY that was sent behind one that failed leaves
+    /// an answer too many on it (tokio-postgres ends what never began).
     fn run<T>(
         &mut self,
         limit: Duration,
@@ -119,10 +124,13 @@ impl PostgresWriter {
             let session = session.as_mut().expect("it was just made");
             within(limit, work(session, scratch)).await
         });
-        if let Err(Error::Unavailable(_) | Error::Stopped(_)) = &done {
+        if let Err(error) = &done {
             self.session = None;
-            self.known = Known::Unsure;
             self.sets_known.clear();
+            // What is refused was not committed: the positions are where they were.
+            if !matches!(error, Error::Refused(_)) {
+                self.known = Known::Unsure;
+            }
         }
         done
     }
@@ -175,8 +183,7 @@ impl Writer for PostgresWriter {
             if scratch.sets_known.len() > SETS_KNOWN_MAX {
                 scratch.sets_known.clear();
             }
-            let written = session.write(batch, &moves, scratch).await;
-            session.settle(written).await?;
+            session.write(batch, &moves, scratch).await?;
             moves.done(scratch.known);
             let sets = batch.approvals.iter().filter_map(|approval| approval.eligible.as_deref());
             scratch.sets_known.extend(sets.map(|set| set.digest));
@@ -187,8 +194,7 @@ impl Writer for PostgresWriter {
     fn reject(&mut self, reject: &Reject, after: Position) -> Result<(), Error> {
         self.run(self.timeout, async |session, scratch| {
             let moves = Moves::new(&session.client, scratch.known, &[after]).await?;
-            let written = session.reject(reject, &moves).await;
-            session.settle(written).await?;
+            session.reject(reject, &moves).await?;
             moves.done(scratch.known);
             Ok(())
         })
@@ -289,14 +295,6 @@ impl Session {
         inserted.map_err(sqlstate::error)?;
         client.batch_execute("COMMIT").await.map_err(sqlstate::error)
     }
-
-    /// A refused row leaves the connection as good as it was; any other error leaves it to be dropped.
-    async fn settle(&mut self, written: Result<(), Error>) -> Result<(), Error> {
-        if let Err(Error::Refused(_)) = &written {
-            self.client.batch_execute("ROLLBACK").await.map_err(sqlstate::error)?;
-        }
-        written
-    }
 }
 
 async fn start_copy(client: &Client, statement: &Statement, wanted: bool) -> Result<Option<Sink>, Error> {
@@ -389,10 +387,13 @@ async fn update(client: &Client, statement: &Statement, outcomes: &[NewOutcome])
     if updated == outcomes.len() as u64 {
         return Ok(());
     }
-    let which = if let [outcome] = outcomes { format!(" {}", outcome.id) } else { String::new() };
+    // In the same transaction: what this update did not write.
+    let row = client.query_opt(NOT_UPDATED, &[&ids, &logs, &sequences]).await.map_err(sqlstate::error)?;
+    let Some(row) = row else { return Err(Error::Refused("an outcome stands twice in one batch".into())) };
+    let which: Uuid = row.try_get(0).map_err(sqlstate::error)?;
     Err(Error::Refused(format!(
-        "of {} outcomes {} have no pending approval{which}: not archived, or decided already",
-        outcomes.len(),
-        outcomes.len() as u64 - updated
+        "{} of {} outcomes have no pending approval, the first of them {which}: not archived, or decided already",
+        outcomes.len() as u64 - updated,
+        outcomes.len()
     )))
 }
