@@ -11,6 +11,8 @@ GENERATOR_BUSY_MAX = 0.9
 LAG_US_MAX = 10_000
 # Modes whose rate is in approvals, not in votes.
 IN_APPROVALS = ("open", "lifecycle")
+# The speed of voting is measured without an archive; what one costs is what stores measures, which names its own.
+NO_ARCHIVE = "--archive=none"
 # In flight under a schedule: so much that a late message is the generator's own lateness.
 ROOM = {"rows": 128, "columns": 128, "batch": 32, "open": 65_536, "lifecycle": 256, "mixed": 256, "unary": 1_024}
 
@@ -78,10 +80,12 @@ class Run:
             text = text.replace(str(path), name)
         (self.out / file).write_text(text)
 
-    def load(self, name, *args, endpoint=None, note=""):
+    def load(self, name, *args, endpoint=None, note="", serve=(NO_ARCHIVE,)):
+        """`serve`: settings of a node that is started for this run alone."""
         path = self.out / f"{name}.json"
         command = [str(BIN), "load", "--json", str(path), *map(str, args)]
-        command += ["--endpoint", endpoint] if endpoint else ["--data", str(self.data)]
+        own = ["--data", str(self.data), *(f"--serve-arg={each}" for each in serve)]
+        command += ["--endpoint", endpoint] if endpoint else own
         path.unlink(missing_ok=True)
         began = time.time()
         done = subprocess.run(command, capture_output=True, text=True)
@@ -176,10 +180,10 @@ class Run:
 class Node:
     """A node on a folder that outlives it."""
 
-    def __init__(self, run, folder, *args):
+    def __init__(self, run, folder, *args, archive=NO_ARCHIVE):
         self.run = run
         self.child, self.endpoint, self.http = run.server(
-            "serve", "--data", folder, "--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0", *args)
+            "serve", "--data", folder, "--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0", archive, *args)
 
     def metrics(self):
         """Sums over labels."""
