@@ -87,7 +87,7 @@ def journal(run, made, approvals, pending, batch=1_024):
     node = Node(run, folder)
     try:
         if not run.load(f"journal-{pending}", "--mode", "lifecycle", "--approvals", pending, "--count", approvals, "--batch",
-                        batch, "--no-check", endpoint=node.endpoint, note="the journal that is read, no figure"):
+                        batch, endpoint=node.endpoint, note="the journal that is read, no figure"):
             raise RuntimeError("no journal was made")
     finally:
         node.stop()
@@ -201,7 +201,7 @@ def under_load(run, made, store, sinks, name, rate, seconds):
         watching.start()
         try:
             report = run.load(name, "--mode", "lifecycle", "--approvals", 20_000, "--rate", rate, "--duration", seconds,
-                              "--warmup", 4, "--batch", 256, "--in-flight", 256, "--no-check", endpoint=node.endpoint, note=f"open loop at {rate:,} approvals/s")
+                              "--warmup", 4, "--batch", 256, "--in-flight", 256, endpoint=node.endpoint, note=f"open loop at {rate:,} approvals/s")
         finally:
             over.set()
             watching.join()
@@ -304,7 +304,7 @@ def flat(run):
     with stores(run) as made:
         ledger = made.folder() / "ledger"
         shape = ("--mode", "lifecycle", "--approvals", 1_000, "--validators", 1, "--required", 1, "--content", 0,
-                 "--decisions", "100/0/0", "--rate", 20_000, "--no-check", "--ledger", ledger)
+                 "--decisions", "100/0/0", "--rate", 20_000, "--ledger", ledger)
         # What is decided stays for a minute behind the archive: so much of it in both looks.
         with made.node("sqlite") as node:
             figures = []

@@ -72,8 +72,8 @@ class Kafka:
         return float(re.search(r"([\d.]+) records/sec", said)[1]), said
 
     def record_bytes(self, topic):
-        """Mean bytes of a record's key and value, from the beginning of a log; headers are not told."""
+        """Mean bytes of a record's key and value, in the first segment of a partition; headers are not told."""
         log, = sorted(Path(self.folder, "data", f"{topic}-0").glob("*0.log"))[:1]
-        said = self.tool("kafka.tools.DumpLogSegments", "--files", log, "--max-bytes", 4 << 20, "--deep-iteration")
+        said = self.tool("kafka.tools.DumpLogSegments", "--files", log, "--deep-iteration")
         sizes = re.findall(r"keySize: (\d+) valueSize: (\d+)", said)
         return sum(int(key) + int(value) for key, value in sizes) / len(sizes)
