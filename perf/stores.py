@@ -118,7 +118,7 @@ def drain(made, store, sink, journal):
 
 def copy(run):
     """The archive sink beside bare COPY of the same rows into the same tables: decided in the batch that opens, and later."""
-    approvals = 100_000 if run.quick else 300_000
+    approvals = 200_000 if run.quick else 500_000
     with stores(run) as made:
         # Approvals under way at a time: few, and an opening and its decision share a batch of 16,384 events.
         for name, pending, batch in (("together", 64, 64), ("apart", 60_000, 1_024)):
@@ -130,7 +130,7 @@ def copy(run):
             made.psql(*(f"COPY {table} TO '{path}' (FORMAT binary)" for table, path in zip(tables, files)))
             rows = [int(made.psql(f"SELECT count(*) FROM {table}")[0]) for table in tables]
             updated, = made.psql("SELECT n_tup_upd FROM pg_stat_user_tables WHERE relname = 'approval_requests'")
-            for _ in range(1 if run.quick else 3):
+            for _ in range(2 if run.quick else 4):
                 made.psql(f"TRUNCATE {', '.join(tables)}", "CHECKPOINT")
                 began = time.time()
                 made.psql(*(f"\\copy {table} FROM '{path}' (FORMAT binary)" for table, path in zip(tables, files)))
