@@ -59,6 +59,32 @@ def added_by_snapshots(kept, name):
     return f"adds {added:.2f} ms to p99 (bar 5)", added <= 5 and kept[name]["snapshots"] > 0
 
 
+def beside(other, bar, of):
+    """A sink, and what the same server does without it."""
+    return lambda kept, name: ratio(kept[name]["sink_per_second"], kept[name][other], bar, of)
+
+
+def flat_lag(bar):
+    def held(kept, name):
+        words, met = at_least(kept[name]["events_per_second"], bar, "events/s")
+        return words + ("" if kept[name]["flat"] else ", and the lag grows"), met and kept[name]["flat"]
+    return held
+
+
+def flat_memory(kept, name):
+    few, many = kept[name]["few"], kept[name]["many"]
+    bar = 1.05 * few["rss_bytes"] + many["filter_bytes"] - few["filter_bytes"]
+    return at_most(many["rss_bytes"] / 2**20, bar / 2**20, "MiB (before + filter + 5 %)")
+
+
+def beside_none(figure, of="none"):
+    """No bar: with the archive beside without."""
+    def held(kept, name):
+        without = kept[f"{name.rsplit('-', 1)[0]}-{of}"]
+        return f"{figure(kept[name]) / figure(without):.2f} x without", None
+    return held
+
+
 HALF_RATE = [lambda kept, name: synced_p99(kept, name, 3_000)]
 BARS = {
     "rows": [absolute(5e6), of_ceiling("noop-generated-rows", 1), of_ceiling("noop-own-rows", 0.45)],
@@ -88,6 +114,18 @@ BARS = {
     "memory-10m": [lambda kept, name: at_most(kept[name]["bytes_an_approval"], 192, "bytes")],
     "idle-1m": [lambda kept, name: at_most(kept[name]["percent_of_a_core"], 0.5, "% of a core")],
     "idle-10m": [lambda kept, name: at_most(kept[name]["percent_of_a_core"], 0.5, "% of a core")],
+    "copy-together": [beside("copy_per_second", 0.7, "bare COPY")],
+    "copy-apart": [beside("copy_per_second", 0.5, "bare COPY")],
+    "kafka": [beside("tool_per_second", 0.7, "the broker's own tool")],
+    "sustained-sqlite": [flat_lag(60e3)],
+    "sustained-postgres": [flat_lag(60e3)],
+    "sustained-kafka": [flat_lag(100e3)],
+    "flat": [flat_memory],
+    **{f"interference-{store}": [beside_none(lambda report: report["latency_us"]["p99"])]
+       for store in ("sqlite", "postgres", "kafka", "both")},
+    **{f"{name}-{store}": [beside_none(lambda report, rate=rate: report[rate])]
+       for name, rate in (("burst", "votes_per_second"), ("rows-archive", "votes_per_second"),
+                          ("lifecycle-archive", "approvals_per_second")) for store in ("sqlite", "postgres")},
     "postgres": [of_assent("unary-8")],
     "postgres-batch": [of_assent("rows")],
     "postgres-single": [of_assent("single-unary")],

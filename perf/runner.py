@@ -11,6 +11,8 @@ GENERATOR_BUSY_MAX = 0.9
 LAG_US_MAX = 10_000
 # Modes whose rate is in approvals, not in votes.
 IN_APPROVALS = ("open", "lifecycle")
+# The speed of voting is measured without an archive; what one costs is what stores measures, which names its own.
+NO_ARCHIVE = "--archive=none"
 # In flight under a schedule: so much that a late message is the generator's own lateness.
 ROOM = {"rows": 128, "columns": 128, "batch": 32, "open": 65_536, "lifecycle": 256, "mixed": 256, "unary": 1_024}
 
@@ -78,10 +80,12 @@ class Run:
             text = text.replace(str(path), name)
         (self.out / file).write_text(text)
 
-    def load(self, name, *args, endpoint=None, note=""):
+    def load(self, name, *args, endpoint=None, note="", serve=(NO_ARCHIVE,)):
+        """`serve`: settings of a node that is started for this run alone."""
         path = self.out / f"{name}.json"
         command = [str(BIN), "load", "--json", str(path), *map(str, args)]
-        command += ["--endpoint", endpoint] if endpoint else ["--data", str(self.data)]
+        own = ["--data", str(self.data), *(f"--serve-arg={each}" for each in serve)]
+        command += ["--endpoint", endpoint] if endpoint else own
         path.unlink(missing_ok=True)
         began = time.time()
         done = subprocess.run(command, capture_output=True, text=True)
@@ -148,11 +152,11 @@ class Run:
         self.fact(name, report, f"64-byte lines at random over {size >> 20:,} MiB: {report['chased_ns']:.0f} ns each where "
                   f"one leads to the next, {report['overlapped_ns']:.1f} ns where places are known ahead")
 
-    def server(self, *command):
-        """A child that writes a ready file; ended by its own id."""
+    def server(self, *command, env=None):
+        """A child that writes a ready file; ended by its own id. `env`: over this process's own."""
         ready = Path(tempfile.mktemp(dir=self.data, suffix=".json"))
         child = subprocess.Popen([str(BIN), *map(str, command), "--ready-file", str(ready)],
-                                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                                 env={**os.environ, **(env or {})}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         for _ in range(600):
             if ready.exists():
                 break
@@ -176,10 +180,10 @@ class Run:
 class Node:
     """A node on a folder that outlives it."""
 
-    def __init__(self, run, folder, *args):
+    def __init__(self, run, folder, *args, archive=NO_ARCHIVE, env=None):
         self.run = run
         self.child, self.endpoint, self.http = run.server(
-            "serve", "--data", folder, "--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0", *args)
+            "serve", "--data", folder, "--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0", archive, *args, env=env)
 
     def metrics(self):
         """Sums over labels."""
@@ -190,6 +194,12 @@ class Node:
                 name = name.split("{")[0]
                 sums[name] = sums.get(name, 0) + float(value)
         return sums
+
+    def sink(self, sink):
+        """A sink's own metrics, without `assent_sink_`."""
+        page = urllib.request.urlopen(self.http + "/metrics").read().decode()
+        found = re.findall(r'^assent_sink_(\w+)\{sink="' + sink + r'"\} (\S+)$', page, re.MULTILINE)
+        return {name: float(value) for name, value in found}
 
     def histogram(self, name):
         """Counts up to each bound in seconds, labels summed."""

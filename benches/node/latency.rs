@@ -26,7 +26,7 @@ pub fn all(criterion: &mut Criterion, plan: &Plan) {
     if !["submission latency", "50 concurrent clients", "streaming latency"].iter().any(|name| plan.wants(name)) {
         return;
     }
-    let mut node = Node::start(&[]);
+    let mut node = Node::start(&["--archive=none"]);
     let mut lone = Lone::start(&node);
     submission(criterion, &mut lone);
     clients(criterion, plan, &node, &mut lone);

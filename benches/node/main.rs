@@ -1,5 +1,5 @@
 //! A real node, end to end: the built binary `assent serve` with its own settings (journal on the disk
-//! of the build's folder, answers after the sync), driven through ordinary gRPC with the generated
+//! of the build's folder, answers after the sync, no archive), driven through ordinary gRPC with the generated
 //! client on the same cores. `cargo bench --bench node` alone gives votes and approvals a second, and
 //! the seven benchmarks of the specification under their names:
 //!

@@ -100,7 +100,7 @@ struct Load {
 
 impl Load {
     fn start(plan: &Plan) -> Load {
-        let (node, runtime) = (Node::start(&[]), runtime());
+        let (node, runtime) = (Node::start(&["--archive=none"]), runtime());
         let (grpc, streams) = runtime.block_on(async {
             let mut streams = Vec::new();
             for _ in 0..STREAMS {

@@ -50,7 +50,8 @@ class Postgres:
     def __init__(self, folder):
         places = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin")
         self.tools = {name: program(name, *places) for name in ("initdb", "postgres", "psql", "pgbench")}
-        self.folder, self.port, self.as_other = folder, free_port(), []  # The server refuses to be root.
+        self.folder, self.port, self.child = folder, free_port(), None
+        self.as_other = []  # The server refuses to be root.
         self.version = call([self.tools["postgres"], "--version"]).strip()
         if os.geteuid() == 0:
             try:
@@ -62,6 +63,15 @@ class Postgres:
 
     @contextmanager
     def running(self):
+        self.make()
+        try:
+            self.start()
+            yield self
+        finally:
+            self.stop()
+
+    def make(self):
+        """The cluster, with its settings."""
         data = f"{self.folder}/data"
         call([*self.as_other, self.tools["initdb"], "-D", data, "-A", "trust", "-U", "postgres", "--no-sync"],
              cwd=self.folder)
@@ -69,27 +79,34 @@ class Postgres:
             f"\nport = {self.port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = ''\n"
         with open(f"{data}/postgresql.conf", "a") as out:
             out.write(settings)
+
+    def start(self):
+        data = f"{self.folder}/data"
         with open(f"{self.folder}/log", "w") as log:
             # Where this is runuser's process, the server's own is in its pid file.
-            child = subprocess.Popen([*self.as_other, self.tools["postgres"], "-D", data], stdout=log, stderr=log,
-                                     cwd=self.folder)
-        try:
-            for _ in range(300):
-                pid = Path(f"{data}/postmaster.pid")
-                if pid.exists() and "ready" in pid.read_text():
-                    break
-                if child.poll() is not None:
-                    raise RuntimeError(Path(f"{self.folder}/log").read_text()[-400:])
-                time.sleep(0.1)
-            yield self
-        finally:
+            self.child = subprocess.Popen([*self.as_other, self.tools["postgres"], "-D", data], stdout=log, stderr=log,
+                                          cwd=self.folder)
+        for _ in range(300):
             pid = Path(f"{data}/postmaster.pid")
-            if pid.exists():
-                os.kill(int(pid.read_text().split()[0]), signal.SIGINT)
+            if pid.exists() and "ready" in pid.read_text():
+                return
+            if self.child.poll() is not None:
+                raise RuntimeError(Path(f"{self.folder}/log").read_text()[-400:])
+            time.sleep(0.1)
+        raise RuntimeError(f"{self.tools['postgres']} does not answer")
+
+    def stop(self):
+        """Its clients are cut off."""
+        pid = Path(f"{self.folder}/data/postmaster.pid")
+        if pid.exists():
+            os.kill(int(pid.read_text().split()[0]), signal.SIGINT)
+        if self.child:
             try:
-                child.wait(timeout=60)
+                self.child.wait(timeout=60)
             except subprocess.TimeoutExpired:
-                child.kill()
+                self.child.kill()
+                self.child.wait()
+            self.child = None
 
     def psql(self, *statements):
         command = [self.tools["psql"], "-h", "127.0.0.1", "-p", self.port, "-U", "postgres", "-qAtX",

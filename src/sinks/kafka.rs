@@ -74,7 +74,7 @@ impl KafkaSink {
             if !retriable || Instant::now() >= deadline {
                 return Err(failure(&doing, &error, said(&producer)));
             }
-            producer.poll(QUEUE_POLL);
+            pause(&producer);
         }
         Ok(producer)
     }
@@ -209,6 +209,13 @@ impl Sink for KafkaSink {
     }
 }
 
+/// Lets the client's own threads work. Its `poll` cannot wait as short as this: below a millisecond it asks again and
+/// again, and takes a core from the threads that it waits for.
+fn pause(producer: &BaseProducer<Listener>) {
+    producer.poll(Duration::ZERO);
+    std::thread::sleep(QUEUE_POLL);
+}
+
 /// Hands a record to the client; a full queue is waited for.
 fn send<K, V>(
     producer: &BaseProducer<Listener>,
@@ -223,7 +230,7 @@ where
         match producer.send(record) {
             Ok(()) => return Ok(()),
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) if Instant::now() < deadline => {
-                producer.poll(QUEUE_POLL);
+                pause(producer);
                 record = back;
             }
             Err((error, _)) => return Err(error),
@@ -236,12 +243,12 @@ where
 /// `commit_transaction` would wait too, but looks every 100 ms only: an idle node's commit would take that long.
 fn commit(producer: &BaseProducer<Listener>, deadline: Instant) -> Result<(), KafkaError> {
     while producer.in_flight_count() > 0 && Instant::now() < deadline {
-        producer.poll(QUEUE_POLL);
+        pause(producer);
     }
     loop {
         match producer.commit_transaction(deadline.saturating_duration_since(Instant::now())) {
             Err(KafkaError::Transaction(error)) if error.is_retriable() && Instant::now() < deadline => {
-                producer.poll(QUEUE_POLL);
+                pause(producer);
             }
             other => return other,
         }
