@@ -117,6 +117,8 @@ impl<'a> Envelope<'a> {
             match number {
                 1..=4 if envelope.item.is_some() => return Ok(None),
                 1..=4 => envelope.item = Some((number, value.bytes()?)),
+                // Given again: what stood before must be sound text too.
+                5 if !envelope.validator.is_empty() => return Ok(None),
                 5 => envelope.validator = &message[value.bytes()?],
                 _ => {}
             }

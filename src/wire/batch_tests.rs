@@ -293,6 +293,24 @@ proptest! {
     }
 }
 
+/// Found by the above: two messages back to back, the first's name broken.
+#[test]
+fn a_name_that_another_replaces_is_judged_too() {
+    let vote = v1::ApprovalResponse {
+        approval_id: "00000000-0000-0000-0000-000000000000".into(),
+        validator_id: "val-0".into(),
+        decision: 1,
+        ..v1::ApprovalResponse::default()
+    };
+    let item = Some(v1::approval_stream_request::Item::Response(vote));
+    let named = |item| v1::ApprovalStreamRequest { validator_id: "val-1".into(), item }.encode_to_vec();
+    let mut bytes = named(None);
+    bytes[3] = 0x80;
+    bytes.extend(named(item));
+    check(&bytes, 1, 1);
+    assert!(StreamParser::new(ITEMS_MAX).parse(&Bytes::from(bytes)).is_err());
+}
+
 #[test]
 fn the_streams_validator_holds_from_its_message_on() {
     let columns = v1::VoteColumns {
